@@ -1,0 +1,26 @@
+//! Configuration: one table of options, and what is derived from it.
+//!
+//! [`table`] lists the options. [`Settings::load`] reads them from file, environment and command line;
+//! [`Live`] puts what was altered while running on top; [`BrokerConfig`] and [`TopicConfig`] are what the
+//! broker works with.
+
+pub mod broker;
+pub mod error;
+pub mod listeners;
+pub mod live;
+pub mod properties;
+pub mod settings;
+pub mod spec;
+pub mod table;
+pub mod topic;
+
+pub use broker::{
+    BrokerConfig, ByteSize, CacheConfig, LogFormat, NetworkConfig, RequestsConfig, SealConfig, StoreConfig,
+    TopicsConfig, WalConfig,
+};
+pub use error::{ConfigError, Origin};
+pub use listeners::{HostPort, ListenerConfig, ListenersConfig};
+pub use live::{ConfigSource, Level, Live, Overrides};
+pub use settings::{Loaded, Settings, Sources};
+pub use spec::{Dynamic, Effect, Kind, OptionSpec};
+pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};

@@ -1,0 +1,147 @@
+//! The one table of options: every broker and topic option that Apache Kafka 4.3.1 knows, and our own.
+//!
+//! Names, types, defaults and valid values are Kafka's wherever Kafka has the option. All else (loading,
+//! validation, DescribeConfigs, `drumlin config`, the docs page) is derived from here.
+
+mod cluster;
+mod groups;
+mod network;
+mod own;
+mod reasons;
+mod security;
+mod storage;
+mod topic;
+
+use std::sync::LazyLock;
+
+use super::spec::OptionSpec;
+
+/// Options of the broker, sorted by name.
+static BROKER: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| {
+    sorted(&[
+        own::OWN,
+        network::NETWORK,
+        storage::STORAGE_OPTIONS,
+        groups::COORDINATION,
+        security::SECURITY_OPTIONS,
+        cluster::CLUSTER,
+    ])
+});
+
+/// Options of a topic, sorted by name.
+static TOPIC: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| sorted(&[topic::TOPIC]));
+
+fn sorted(parts: &[&'static [OptionSpec]]) -> Vec<&'static OptionSpec> {
+    let mut all: Vec<&'static OptionSpec> = parts.iter().flat_map(|part| part.iter()).collect();
+    all.sort_by_key(|option| option.name);
+    all
+}
+
+/// Every option of the broker, hidden ones included, sorted by name.
+pub fn broker_options() -> &'static [&'static OptionSpec] {
+    &BROKER
+}
+
+/// Every option of a topic, hidden ones included, sorted by name.
+pub fn topic_options() -> &'static [&'static OptionSpec] {
+    &TOPIC
+}
+
+/// True for an option that Kafka does not have.
+pub fn is_own(option: &OptionSpec) -> bool {
+    own::OWN.iter().any(|own| own.name == option.name)
+}
+
+/// The broker option of this exact name.
+pub fn broker_option(name: &str) -> Option<&'static OptionSpec> {
+    find(&BROKER, name)
+}
+
+/// The topic option of this exact name.
+pub fn topic_option(name: &str) -> Option<&'static OptionSpec> {
+    find(&TOPIC, name)
+}
+
+fn find(options: &[&'static OptionSpec], name: &str) -> Option<&'static OptionSpec> {
+    options
+        .binary_search_by_key(&name, |option| option.name)
+        .ok()
+        .map(|at| options[at])
+}
+
+/// The visible option whose name is nearest to `name` by edit distance, unless none is near.
+pub fn nearest(options: &[&'static OptionSpec], name: &str) -> Option<&'static str> {
+    let bound = (name.chars().count() / 3).max(2);
+    options
+        .iter()
+        .filter(|option| !option.hidden)
+        .map(|option| (distance(name, option.name), option.name))
+        .min()
+        .filter(|(distance, _)| *distance <= bound)
+        .map(|(_, name)| name)
+}
+
+/// Edits (insertions, deletions, replacements, swaps of neighbours) between two names.
+fn distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.to_lowercase().chars().take(200).collect();
+    let right: Vec<char> = right.chars().collect();
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for (i, l) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, r) in right.iter().enumerate() {
+            let mut cost = (last[j] + usize::from(l != r))
+                .min(last[j + 1] + 1)
+                .min(row[j] + 1);
+            if i > 0 && j > 0 && *l == right[j - 1] && left[i - 1] == *r {
+                cost = cost.min(before_last[j - 1] + 1);
+            }
+            row.push(cost);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_sound() {
+        for (options, other) in [
+            (broker_options(), None),
+            (topic_options(), Some(broker_options())),
+        ] {
+            for pair in options.windows(2) {
+                assert!(pair[0].name < pair[1].name, "{} stands twice", pair[1].name);
+            }
+            for option in options {
+                assert!(!option.meaning().is_empty(), "{} has no words", option.name);
+                if let Some(default) = option.default {
+                    let canonical = option.canonical(default);
+                    assert_eq!(canonical.as_deref(), Ok(default), "default of {}", option.name);
+                }
+                for (synonym, _) in option.synonyms {
+                    assert!(
+                        find(other.expect("only topics have them"), synonym).is_some(),
+                        "{synonym}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_are_found() {
+        assert_eq!(
+            nearest(broker_options(), "log.retention.hour"),
+            Some("log.retention.hours")
+        );
+        assert_eq!(nearest(broker_options(), "lisetners"), Some("listeners"));
+        assert_eq!(nearest(broker_options(), "store.uri"), Some("store.url"));
+        assert_eq!(nearest(broker_options(), "quite.another.thing.altogether"), None);
+        assert_eq!(distance("ab", "ba"), 1);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}
