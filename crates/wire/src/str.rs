@@ -1,0 +1,133 @@
+//! Strings that share the frame they came in.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
+
+/// A UTF-8 string over [`Bytes`]: decoding one neither copies nor allocates.
+///
+/// It keeps the whole frame alive that it was decoded from: call [`Str::detach`] before storing one for
+/// longer than a request lasts.
+///
+/// **Invalid UTF-8** is replaced by U+FFFD when decoded, as Java does, so that a client whose client id is
+/// Latin-1 works here as it does there; what was replaced can be neither a topic's nor another valid name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Str(Bytes);
+
+impl Str {
+    /// The empty string.
+    pub const EMPTY: Str = Str(Bytes::new());
+
+    /// A string of the program's own, without allocation.
+    pub const fn from_static(text: &'static str) -> Str {
+        Str(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// The bytes as a string; the number of bytes allocated is not zero if they had to be repaired.
+    pub(crate) fn from_wire(bytes: Bytes) -> (Str, usize) {
+        match std::str::from_utf8(&bytes) {
+            Ok(_) => (Str(bytes), 0),
+            Err(_) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let cost = text.len();
+                (Str(Bytes::from(text)), cost)
+            }
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        // Checked again rather than assumed: names are short, and the crate does without unsafe code.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The text's bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A copy of its own, which keeps no frame alive.
+    pub fn detach(&self) -> Str {
+        Str(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+impl From<&str> for Str {
+    fn from(text: &str) -> Str {
+        Str(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Str {
+    fn from(text: String) -> Str {
+        Str(Bytes::from(text))
+    }
+}
+
+impl From<&Str> for String {
+    fn from(text: &Str) -> String {
+        text.as_str().to_owned()
+    }
+}
+
+impl std::ops::Deref for Str {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Str {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl std::borrow::Borrow<str> for Str {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+// As `str` hashes, so that maps keyed by `Str` can be asked with a `&str`.
+impl Hash for Str {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialEq<str> for Str {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl PartialEq<&str> for Str {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl fmt::Display for Str {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

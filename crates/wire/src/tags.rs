@@ -1,0 +1,39 @@
+//! Tagged fields that a schema does not know.
+
+use bytes::Bytes;
+
+/// A tagged field as raw bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownTag {
+    /// The tag.
+    pub tag: u32,
+    /// The field's bytes, without tag and size.
+    pub data: Bytes,
+}
+
+/// Unknown tagged fields in ascending order of their tags; they are written back among the known ones.
+///
+/// One machine word, as nearly every structure of nearly every message has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(
+    clippy::box_collection,
+    reason = "a vector is three words, and this is almost always empty"
+)]
+pub struct UnknownTags(Option<Box<Vec<UnknownTag>>>);
+
+impl UnknownTags {
+    /// The fields.
+    pub fn as_slice(&self) -> &[UnknownTag] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds a field; encoding refuses what is not in ascending order.
+    pub fn push(&mut self, tag: u32, data: Bytes) {
+        self.0.get_or_insert_default().push(UnknownTag { tag, data });
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+}
