@@ -1,0 +1,340 @@
+//! `cargo xtask soak NAME --minutes N --seed S`: the long tests.
+//!
+//! A soak is a run of *slices*. A slice is one command, given its own seed and a
+//! time to keep to; it prints its figures as `SOAK {json}` lines and fails by its
+//! exit code. What has been done stands in the cache after every slice, so a run
+//! that was cut off goes on where it stopped; figures end in `docs/results/`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cache::{Cache, repository};
+use crate::command::run_watched;
+use crate::{install, results};
+
+/// Options of `cargo xtask soak`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// One of: ledger, faults, frames, files, simulate.
+    name: String,
+    /// How long, in all slices together.
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// What every random choice follows from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Forget what an earlier run of the same name and seed has done.
+    #[arg(long)]
+    fresh: bool,
+    /// Take what is in the cache as it is.
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// A long test: how one slice of it is run, and how long a slice should be.
+struct Soak {
+    name: &'static str,
+    title: &'static str,
+    slice_seconds: u64,
+    /// Arguments for cargo.
+    cargo: &'static [&'static str],
+    needs_broker: bool,
+}
+
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "ledger",
+        title: "Crash ledger",
+        slice_seconds: 240,
+        cargo: &[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-tests",
+            "--bin",
+            "soak",
+            "--",
+            "ledger",
+        ],
+        needs_broker: true,
+    },
+    Soak {
+        name: "files",
+        title: "Every line of every Rust file of the registry, there and back",
+        slice_seconds: 600,
+        cargo: &[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-tests",
+            "--bin",
+            "soak",
+            "--",
+            "files",
+        ],
+        needs_broker: true,
+    },
+    Soak {
+        name: "frames",
+        title: "Hostile frames",
+        slice_seconds: 120,
+        cargo: &[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-tests",
+            "--bin",
+            "soak",
+            "--",
+            "frames",
+        ],
+        needs_broker: true,
+    },
+    Soak {
+        name: "faults",
+        title: "Faults of the store",
+        slice_seconds: 240,
+        cargo: &[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-tests",
+            "--bin",
+            "soak",
+            "--",
+            "faults",
+        ],
+        needs_broker: true,
+    },
+    Soak {
+        name: "simulate",
+        title: "Simulation",
+        slice_seconds: 300,
+        cargo: &[
+            "test",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-broker",
+            "--test",
+            "simulate",
+            "--",
+            "--ignored",
+            "--nocapture",
+            "soak",
+        ],
+        needs_broker: false,
+    },
+];
+
+/// What has been done so far, kept between runs.
+#[derive(Default, Serialize, Deserialize)]
+struct State {
+    slices: u64,
+    seconds: f64,
+    commits: Vec<String>,
+    figures: BTreeMap<String, Value>,
+    failures: Vec<Failure>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Failure {
+    seed: u64,
+    commit: String,
+    ended: String,
+    log: PathBuf,
+}
+
+/// Runs slices until the time is used, then writes the figures.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let Some(soak) = SOAKS.iter().find(|s| s.name == options.name) else {
+        let names: Vec<_> = SOAKS.iter().map(|s| s.name).collect();
+        bail!(
+            "no soak is called {:?}; there are {}",
+            options.name,
+            names.join(", ")
+        );
+    };
+    let cache = Cache::open()?;
+    if !options.no_install && soak.needs_broker {
+        install::run(&cache)?;
+    }
+    let dir = cache.root().join("soak");
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("{}-{}.json", soak.name, options.seed));
+    let mut state = if options.fresh {
+        State::default()
+    } else {
+        load(&file)
+    };
+    if state.slices > 0 {
+        println!(
+            "soak: going on after {} slices, {:.1} minutes",
+            state.slices,
+            state.seconds / 60.0
+        );
+    }
+    let broker = if soak.needs_broker {
+        Some(crate::suite::build_broker(true)?)
+    } else {
+        None
+    };
+    let commit = results::commit();
+    if !state.commits.contains(&commit) {
+        state.commits.push(commit.clone());
+    }
+    let total = options.minutes as f64 * 60.0;
+    while state.seconds < total {
+        let seconds = soak
+            .slice_seconds
+            .min((total - state.seconds).ceil() as u64)
+            .max(1);
+        let seed = slice_seed(options.seed, state.slices);
+        println!(
+            "soak: {} slice {} of seed {seed}, {seconds} s",
+            soak.name, state.slices
+        );
+        let log = dir.join(format!("{}-{}-{}.log", soak.name, options.seed, state.slices));
+        let began = Instant::now();
+        let ended = slice(
+            soak,
+            &cache,
+            broker.as_deref(),
+            seed,
+            seconds,
+            &log,
+            &mut state.figures,
+        )?;
+        state.seconds += began.elapsed().as_secs_f64();
+        state.slices += 1;
+        if let Some(ended) = ended {
+            println!("soak: slice FAILED ({ended}); see {}", log.display());
+            state.failures.push(Failure {
+                seed,
+                commit: commit.clone(),
+                ended,
+                log,
+            });
+        }
+        save(&file, &state)?;
+    }
+    finish(soak, options, &state)
+}
+
+/// Neighbouring slices and neighbouring seeds must not share their choices (splitmix64).
+fn slice_seed(seed: u64, slice: u64) -> u64 {
+    let mut z = seed
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(slice.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Runs one slice; returns how it failed, if it did.
+fn slice(
+    soak: &Soak,
+    cache: &Cache,
+    broker: Option<&Path>,
+    seed: u64,
+    seconds: u64,
+    log: &Path,
+    figures: &mut BTreeMap<String, Value>,
+) -> anyhow::Result<Option<String>> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(repository())
+        .args(soak.cargo)
+        .env("DRUMLIN_CACHE", cache.root())
+        .env("DRUMLIN_SOAK_SEED", seed.to_string())
+        .env("DRUMLIN_SOAK_SECONDS", seconds.to_string())
+        .stderr(std::fs::File::create(log.with_extension("stderr.log"))?);
+    if let Some(path) = broker {
+        command.env("DRUMLIN_BIN", path);
+    }
+    let mut text = String::new();
+    let status = run_watched(&mut command, |line| {
+        text.push_str(line);
+        text.push('\n');
+        match line
+            .strip_prefix("SOAK ")
+            .and_then(|t| serde_json::from_str::<Value>(t).ok())
+        {
+            Some(Value::Object(found)) => found.into_iter().for_each(|(k, v)| add(figures, k, v)),
+            _ => println!("  {line}"),
+        }
+    })?;
+    std::fs::write(log, text)?;
+    Ok((!status.success()).then(|| status.to_string()))
+}
+
+/// Figures of slices are summed; those called `max_…` keep the largest.
+fn add(figures: &mut BTreeMap<String, Value>, key: String, value: Value) {
+    let merged = match (figures.get(&key), &value) {
+        (Some(old), new) if key.starts_with("max_") => {
+            if old.as_f64() > new.as_f64() {
+                old.clone()
+            } else {
+                value
+            }
+        }
+        (Some(old), new) => match (old.as_i64(), new.as_i64(), old.as_f64(), new.as_f64()) {
+            (Some(a), Some(b), _, _) => json!(a + b),
+            (_, _, Some(a), Some(b)) => json!(a + b),
+            _ => value,
+        },
+        (None, _) => value,
+    };
+    figures.insert(key, merged);
+}
+
+fn load(file: &Path) -> State {
+    std::fs::read(file)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
+}
+
+/// Written aside and renamed: an interrupted save must not lose what was done.
+fn save(file: &Path, state: &State) -> anyhow::Result<()> {
+    let aside = file.with_extension("new");
+    std::fs::write(&aside, serde_json::to_vec_pretty(state)?)?;
+    std::fs::rename(aside, file)?;
+    Ok(())
+}
+
+fn finish(soak: &Soak, options: &Options, state: &State) -> anyhow::Result<()> {
+    let report = json!({
+        "command": format!("cargo xtask soak {} --minutes {} --seed {}", soak.name, options.minutes, options.seed),
+        "commit": state.commits.join(", "),
+        "seed": options.seed,
+        "slices": state.slices,
+        "minutes": (state.seconds / 6.0).round() / 10.0,
+        "failed_slices": state.failures.len(),
+        "failed_seeds": state.failures.iter().map(|f| f.seed.to_string()).collect::<Vec<_>>().join(" "),
+        "figures": state.figures,
+        "machine": results::machine(),
+    });
+    let stem = format!("{}-{}", soak.name, options.seed);
+    let page = results::write(&stem, soak.title, &report)?;
+    println!(
+        "soak: {} slices, {} failed; figures in {}",
+        state.slices,
+        state.failures.len(),
+        page.display()
+    );
+    if !state.failures.is_empty() {
+        bail!("slices failed with seeds {}", report["failed_seeds"]);
+    }
+    Ok(())
+}
