@@ -47,11 +47,23 @@ impl Env {
 
     /// A seeded environment whose wall clock starts at `start_ms` (Unix milliseconds) and follows tokio's clock.
     pub fn simulated(seed: u64, start_ms: i64) -> Self {
-        Self::with(Wall::Simulated { origin: Instant::now(), start_ms }, StdRng::seed_from_u64(seed))
+        Self::with(
+            Wall::Simulated {
+                origin: Instant::now(),
+                start_ms,
+            },
+            StdRng::seed_from_u64(seed),
+        )
     }
 
     fn with(wall: Wall, rng: StdRng) -> Self {
-        Self { shared: Arc::new(Shared { wall, rng: Mutex::new(rng), tasks: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                wall,
+                rng: Mutex::new(rng),
+                tasks: Mutex::default(),
+            }),
+        }
     }
 
     /// True in a simulation: blocking work then runs in place.
@@ -161,6 +173,8 @@ impl Env {
 
 impl std::fmt::Debug for Env {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Env").field("simulated", &self.is_simulated()).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("simulated", &self.is_simulated())
+            .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,185 @@
+//! From `store.url` to a store.
+//!
+//! Remote stores take credentials and endpoints from the environment, as their vendors' tools do. Their own
+//! retries are switched off: [`crate::bucket`] retries, and counts what it does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use url::Url;
+
+use crate::bucket::{BucketKind, BucketOptions};
+use crate::env::Env;
+use crate::error::OpenError;
+use crate::local::LocalStore;
+
+pub(crate) struct Opened {
+    pub store: Arc<dyn ObjectStore>,
+    pub kind: BucketKind,
+    pub local: Option<Arc<LocalStore>>,
+}
+
+pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Opened, OpenError> {
+    let wrong = |what: &str| OpenError::Url {
+        url: text.to_owned(),
+        what: what.to_owned(),
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(wrong("it holds more than a bucket and a prefix"));
+    }
+    match url.scheme() {
+        "memory" => Ok(Opened {
+            store: Arc::new(InMemory::new()),
+            kind: BucketKind::Memory,
+            local: None,
+        }),
+        "file" => {
+            let directory = directory(&url).ok_or_else(|| wrong("a file URL needs an absolute directory"))?;
+            let local = LocalStore::open(&directory, env, options.local_buffered)?;
+            let local = Arc::new(local);
+            Ok(Opened {
+                store: local.clone(),
+                kind: BucketKind::Local,
+                local: Some(local),
+            })
+        }
+        "s3" => remote(text, &url, "AWS_*", |bucket| {
+            let mut builder = AmazonS3Builder::from_env()
+                .with_bucket_name(bucket)
+                .with_conditional_put(S3ConditionalPut::ETagMatch)
+                .with_retry(no_retries());
+            if is_http(builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint))
+                || is_http(builder.get_config_value(&AmazonS3ConfigKey::Endpoint))
+            {
+                builder = builder.with_config(
+                    AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp),
+                    "true",
+                );
+            }
+            Ok(Arc::new(builder.build()?))
+        }),
+        "gs" => remote(text, &url, "GOOGLE_*", |bucket| {
+            let builder = GoogleCloudStorageBuilder::from_env()
+                .with_bucket_name(bucket)
+                .with_client_options(client())
+                .with_retry(no_retries());
+            Ok(Arc::new(builder.build()?))
+        }),
+        "az" => remote(text, &url, "AZURE_*", |container| {
+            let mut builder = MicrosoftAzureBuilder::from_env()
+                .with_container_name(container)
+                .with_retry(no_retries());
+            if is_http(builder.get_config_value(&AzureConfigKey::Endpoint)) {
+                builder = builder.with_allow_http(true);
+            }
+            Ok(Arc::new(builder.build()?))
+        }),
+        other => Err(wrong(&format!("{other} is no scheme that it knows"))),
+    }
+}
+
+fn remote(
+    text: &str,
+    url: &Url,
+    variables: &'static str,
+    build: impl FnOnce(&str) -> object_store::Result<Arc<dyn ObjectStore>>,
+) -> Result<Opened, OpenError> {
+    let wrong = |what: String| OpenError::Url {
+        url: text.to_owned(),
+        what,
+    };
+    let bucket = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| wrong("the bucket's name is missing".to_owned()))?;
+    let prefix = Path::from_url_path(url.path()).map_err(|error| wrong(error.to_string()))?;
+    let store = build(bucket).map_err(|error| OpenError::Settings {
+        url: text.to_owned(),
+        what: error.to_string(),
+        variables,
+    })?;
+    let store: Arc<dyn ObjectStore> = if prefix.is_root() {
+        store
+    } else {
+        Arc::new(PrefixStore::new(store, prefix))
+    };
+    Ok(Opened {
+        store,
+        kind: BucketKind::Remote,
+        local: None,
+    })
+}
+
+/// `file:///dir`; also `file:dir` below the working directory, which `Url` alone would make absolute.
+fn directory(url: &Url) -> Option<PathBuf> {
+    url.to_file_path().ok()
+}
+
+fn is_http(endpoint: Option<String>) -> bool {
+    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
+}
+
+fn no_retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 0,
+        retry_timeout: Duration::ZERO,
+        ..RetryConfig::default()
+    }
+}
+
+fn client() -> ClientOptions {
+    ClientOptions::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(url: &str) -> String {
+        let env = Env::simulated(1, 0);
+        match open(url, &env, &BucketOptions::default()) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_that_are_not_understood_say_what_to_do() {
+        for url in [
+            "",
+            "nonsense",
+            "ftp://x/y",
+            "s3://",
+            "s3://bucket?x=1",
+            "s3://bucket/a//b",
+        ] {
+            let text = error(url);
+            assert!(text.contains("s3://bucket/prefix"), "{url}: {text}");
+            assert!(!text.contains('\n'), "{url}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_and_directories_open() {
+        assert_eq!(error("memory:"), "");
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(error(&format!("file://{}/a/b", dir.path().display())), "");
+        assert!(dir.path().join("a/b").is_dir());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_a_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = error(&format!("file://{}", file.path().display()));
+        assert!(text.contains("create it, or make it writable"), "{text}");
+    }
+}
