@@ -120,6 +120,7 @@ impl ListenersConfig {
     /// Reads and checks the options about listeners.
     pub fn new(live: &Live) -> Result<ListenersConfig, ConfigError> {
         let text = |name: &str| live.value(name).unwrap_or_default();
+        let given = |name: &str| live.value(name).filter(|value| !value.is_empty());
         let invalid = |name: &'static str| move |reason: String| live.invalid(name, reason);
         let all = endpoints(&text("listeners"))
             .and_then(distinct)
@@ -161,10 +162,7 @@ impl ListenersConfig {
             return Err(live.invalid("listeners", "no listener is left to open for clients"));
         };
         let opened = |name: &String| listeners.iter().any(|listener| listener.name == *name);
-        let inter_broker = match live
-            .value("inter.broker.listener.name")
-            .map(|name| name.to_uppercase())
-        {
+        let inter_broker = match given("inter.broker.listener.name").map(|name| name.to_uppercase()) {
             Some(name) if opened(&name) => name,
             Some(name) => {
                 let reason = format!("`listeners` has no listener named {name} that is opened");

@@ -2,21 +2,28 @@
 //!
 //! [`table`] lists the options. [`Settings::load`] reads them from file, environment and command line;
 //! [`Live`] puts what was altered while running on top; [`BrokerConfig`] and [`TopicConfig`] are what the
-//! broker works with.
+//! broker works with. [`describe`] and [`alter`] answer the APIs about configs, [`page`] the operator.
 
+pub mod alter;
 pub mod broker;
+pub mod describe;
 pub mod error;
 pub mod listeners;
 pub mod live;
+pub mod page;
 pub mod properties;
 pub mod settings;
 pub mod spec;
 pub mod table;
 pub mod topic;
 
+pub use alter::{AlterError, Alteration, ConfigOp, Target};
 pub use broker::{
     BrokerConfig, ByteSize, CacheConfig, LogFormat, NetworkConfig, RequestsConfig, SealConfig, StoreConfig,
     TopicsConfig, WalConfig,
+};
+pub use describe::{
+    DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_topic,
 };
 pub use error::{ConfigError, Origin};
 pub use listeners::{HostPort, ListenerConfig, ListenersConfig};
@@ -24,3 +31,6 @@ pub use live::{ConfigSource, Level, Live, Overrides};
 pub use settings::{Loaded, Settings, Sources};
 pub use spec::{Dynamic, Effect, Kind, OptionSpec};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
+
+#[cfg(test)]
+mod tests;

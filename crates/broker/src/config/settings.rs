@@ -2,6 +2,7 @@
 //! winning, checked against the table of options.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use super::error::{ConfigError, Origin};
@@ -47,7 +48,7 @@ impl Sources {
 }
 
 /// A value that was given.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
     /// The value in canonical form.
     pub value: String,
@@ -56,7 +57,7 @@ pub struct Setting {
 }
 
 /// The values that were given, by option.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     values: BTreeMap<String, Setting>,
 }
@@ -142,38 +143,31 @@ impl Settings {
     }
 
     fn insert(&mut self, name: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
-        let Some(option) = table::broker_option(name) else {
-            if let Some(inner) = prefixed(name) {
-                return inner
-                    .map(|value_of| {
-                        let value = value_of.and_then(|option| option.canonical(value).ok());
-                        let value = value.unwrap_or_default();
-                        self.values.insert(
-                            name.to_owned(),
-                            Setting {
-                                value,
-                                origin: origin.clone(),
-                            },
-                        );
-                    })
-                    .map_err(|nearest| ConfigError::Unknown {
-                        name: name.to_owned(),
+        let option = match lookup(name) {
+            Named::Option(option) => option,
+            Named::PlugIn => {
+                self.values.insert(
+                    name.to_owned(),
+                    Setting {
+                        value: value.to_owned(),
                         origin,
-                        nearest,
-                    });
+                    },
+                );
+                return Ok(());
             }
-            if REMOVED.contains(&name) || name.starts_with("zookeeper.") {
+            Named::Removed => {
                 return Err(ConfigError::Removed {
                     name: name.to_owned(),
                     origin,
                 });
             }
-            let nearest = table::nearest(table::broker_options(), name);
-            return Err(ConfigError::Unknown {
-                name: name.to_owned(),
-                origin,
-                nearest,
-            });
+            Named::Nothing(nearest) => {
+                return Err(ConfigError::Unknown {
+                    name: name.to_owned(),
+                    origin,
+                    nearest,
+                });
+            }
         };
         match option.canonical(value) {
             Ok(value) => {
@@ -210,6 +204,20 @@ impl Settings {
     }
 }
 
+/// Names that start like this belong to plug-ins, which know what they mean.
+const PLUG_INS: &[&str] = &["config.providers.", "rlmm.config.", "rsm.config."];
+
+/// Shows no value that must not be shown.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.values.iter().map(|(name, setting)| match lookup(name) {
+            Named::Option(option) if !option.sensitive() => (name, setting.value.as_str()),
+            _ => (name, "[hidden]"),
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}
+
 /// Options of Kafka 3 that a file from there may still have.
 const REMOVED: &[&str] = &[
     "broker.id.generation.enable",
@@ -223,25 +231,40 @@ const REMOVED: &[&str] = &[
     "reserved.broker.max.id",
 ];
 
-/// Options with a part that is not ours to know: `None` for other names, else the option that it ends in, if
-/// any, or the nearest option to an end that is none.
-fn prefixed(name: &str) -> Option<Result<Option<&'static OptionSpec>, Option<&'static str>>> {
-    if ["rsm.config.", "rlmm.config.", "config.providers."]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-    {
-        return Some(Ok(None));
+/// What a name that was given stands for.
+enum Named {
+    /// This option, for all or for a single listener.
+    Option(&'static OptionSpec),
+    /// Something of a plug-in's own.
+    PlugIn,
+    /// An option of Kafka 3.
+    Removed,
+    /// Nothing that is known; the nearest option, if one is near.
+    Nothing(Option<&'static str>),
+}
+
+fn lookup(name: &str) -> Named {
+    if let Some(option) = table::broker_option(name) {
+        return Named::Option(option);
+    }
+    if PLUG_INS.iter().any(|prefix| name.starts_with(prefix)) {
+        return Named::PlugIn;
+    }
+    if REMOVED.contains(&name) || name.starts_with("zookeeper.") {
+        return Named::Removed;
     }
     // listener.name.{listener}.{option}, or with a SASL mechanism between the two.
-    let (_, rest) = name.strip_prefix("listener.name.")?.split_once('.')?;
-    let inner = table::broker_option(rest).or_else(|| {
-        rest.split_once('.')
-            .and_then(|(_, option)| table::broker_option(option))
-    });
-    Some(match inner {
-        Some(option) => Ok(Some(option)),
-        None => Err(table::nearest(table::broker_options(), rest)),
-    })
+    let Some((_, inner)) = name
+        .strip_prefix("listener.name.")
+        .and_then(|rest| rest.split_once('.'))
+    else {
+        return Named::Nothing(table::nearest_broker_option(name));
+    };
+    let beyond_mechanism = || table::broker_option(inner.split_once('.')?.1);
+    match table::broker_option(inner).or_else(beyond_mechanism) {
+        Some(option) => Named::Option(option),
+        None => Named::Nothing(table::nearest_broker_option(inner)),
+    }
 }
 
 /// `KAFKA_LOG_RETENTION_MS` → `log.retention.ms`, by the rule of Kafka's container images: one underscore is a

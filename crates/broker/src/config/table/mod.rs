@@ -69,8 +69,26 @@ fn find(options: &[&'static OptionSpec], name: &str) -> Option<&'static OptionSp
         .map(|at| options[at])
 }
 
-/// The visible option whose name is nearest to `name` by edit distance, unless none is near.
-pub fn nearest(options: &[&'static OptionSpec], name: &str) -> Option<&'static str> {
+/// The broker option that was probably meant by a name that is none.
+pub fn nearest_broker_option(name: &str) -> Option<&'static str> {
+    let by_topic = topic_option(name).and_then(|option| option.synonyms.first());
+    by_topic
+        .map(|(synonym, _)| *synonym)
+        .or_else(|| nearest(&BROKER, name))
+}
+
+/// The topic option that was probably meant by a name that is none.
+pub fn nearest_topic_option(name: &str) -> Option<&'static str> {
+    let given_by_broker = |option: &&&OptionSpec| option.synonyms.iter().any(|(synonym, _)| *synonym == name);
+    TOPIC
+        .iter()
+        .find(given_by_broker)
+        .map(|option| option.name)
+        .or_else(|| nearest(&TOPIC, name))
+}
+
+/// The visible option whose name is nearest by edit distance, unless none is near.
+fn nearest(options: &[&'static OptionSpec], name: &str) -> Option<&'static str> {
     let bound = (name.chars().count() / 3).max(2);
     options
         .iter()
@@ -134,13 +152,14 @@ mod tests {
 
     #[test]
     fn neighbours_are_found() {
-        assert_eq!(
-            nearest(broker_options(), "log.retention.hour"),
-            Some("log.retention.hours")
-        );
-        assert_eq!(nearest(broker_options(), "lisetners"), Some("listeners"));
-        assert_eq!(nearest(broker_options(), "store.uri"), Some("store.url"));
-        assert_eq!(nearest(broker_options(), "quite.another.thing.altogether"), None);
+        let near = nearest_broker_option;
+        assert_eq!(near("log.retention.hour"), Some("log.retention.hours"));
+        assert_eq!(near("lisetners"), Some("listeners"));
+        assert_eq!(near("store.uri"), Some("store.url"));
+        assert_eq!(near("max.message.bytes"), Some("message.max.bytes"));
+        assert_eq!(near("quite.another.thing.altogether"), None);
+        assert_eq!(nearest_topic_option("log.retention.hours"), Some("retention.ms"));
+        assert_eq!(nearest_topic_option("Retention.MS"), Some("retention.ms"));
         assert_eq!(distance("ab", "ba"), 1);
         assert_eq!(distance("", "abc"), 3);
     }

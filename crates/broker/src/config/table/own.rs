@@ -20,7 +20,7 @@ pub(super) const OWN: &[OptionSpec] = &[
     OptionSpec::long("seal.segment.min.bytes").default("16777216").at_least(1).doc("Unsealed bytes from which a partition gets a segment of its own in a round; less goes into the round's bundle."),
     OptionSpec::long("shutdown.timeout.ms").default("25000").at_least(0).doc("How long a stop by SIGTERM or SIGINT may take to flush and answer what is under way."),
     OptionSpec::long("store.start.timeout.ms").default("60000").at_least(0).doc("How long an unreachable store is tried again at start before the broker gives up."),
-    OptionSpec::string("store.url").default("file://./drumlin-data").non_empty().doc("Where the log is stored: `file:///dir` (or `file://./dir`), `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `memory:`. Credentials and endpoint come from the usual AWS_*, GOOGLE_* and AZURE_* variables."),
+    OptionSpec::string("store.url").default("file://./drumlin-data").non_empty().doc("Where the log is stored: `file:///dir` (or `file://./dir`), `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, or `memory:`. Credentials and endpoint come from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*` variables."),
     OptionSpec::long("wal.flush.bytes").default("8388608").between(65536, 67108864).doc("Size at which a WAL object is put."),
     OptionSpec::int("wal.linger.max.ms").default("-1").between(-1, 10000).doc("Longest time that records wait for a WAL object to fill; -1 for 5 ms on a local store and 100 ms on any other."),
     OptionSpec::int("wal.puts.per.second").default("10").between(1, 1000).doc("Most WAL puts a second on a remote store, each of which costs money; also the burst."),
