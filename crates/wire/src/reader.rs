@@ -139,11 +139,14 @@ impl<'a> Reader<'a> {
         if len > MAX_STRING {
             return Err(DecodeError::Length);
         }
-        let (text, allocated) = Str::from_wire(self.take(len)?);
-        if allocated > 0 {
-            self.charge(allocated)?;
+        match Str::from_utf8(self.take(len)?) {
+            Ok(text) => Ok(Some(text)),
+            Err(bytes) => {
+                // Three times the length, and as much again while the copy grows.
+                self.charge(6 * bytes.len())?;
+                Ok(Some(Str::from_utf8_lossy(&bytes)))
+            }
         }
-        Ok(Some(text))
     }
 
     /// Reads a string.

@@ -24,16 +24,17 @@ impl Str {
         Str(Bytes::from_static(text.as_bytes()))
     }
 
-    /// The bytes as a string; the number of bytes allocated is not zero if they had to be repaired.
-    pub(crate) fn from_wire(bytes: Bytes) -> (Str, usize) {
+    /// The bytes as a string, by reference; the bytes again if they are not UTF-8.
+    pub fn from_utf8(bytes: Bytes) -> Result<Str, Bytes> {
         match std::str::from_utf8(&bytes) {
-            Ok(_) => (Str(bytes), 0),
-            Err(_) => {
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                let cost = text.len();
-                (Str(Bytes::from(text)), cost)
-            }
+            Ok(_) => Ok(Str(bytes)),
+            Err(_) => Err(bytes),
         }
+    }
+
+    /// A copy of the bytes, with U+FFFD for what is not UTF-8. It may be three times as long.
+    pub fn from_utf8_lossy(bytes: &[u8]) -> Str {
+        Str::from(String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// The text.

@@ -5,6 +5,7 @@
 //! Names, types and versions are taken from the schemas; their texts and comments are not.
 
 mod emit;
+mod samples;
 mod schema;
 mod tables;
 mod types;
@@ -119,7 +120,8 @@ fn render() -> Result<BTreeMap<String, String>> {
             Family::Protocol => MESSAGES,
             Family::Coordinator => COORDINATOR,
         };
-        let text = emit::Module::render(&entry.schema, entry.valid)
+        let text = emit::Module::new(&entry.schema, entry.valid)
+            .and_then(emit::Module::render)
             .with_context(|| format!("schema {}", entry.schema.name))?;
         files.insert(format!("{dir}/{}.rs", types::snake(&entry.schema.name)), text);
     }
@@ -130,6 +132,7 @@ fn render() -> Result<BTreeMap<String, String>> {
         tables::coordinator_mod(&entries)?,
     );
     files.insert(format!("{DISPATCH}/mod.rs"), tables::dispatch(&entries)?);
+    files.insert(format!("{DISPATCH}/samples.rs"), samples::render(&entries)?);
     Ok(files)
 }
 

@@ -92,30 +92,39 @@ pub fn api_key(entries: &[Entry]) -> Result<String> {
     Ok(out)
 }
 
-/// Decoding and encoding chosen by numbers, for the tests' vectors and fuzzing.
+/// Decoding and encoding chosen by numbers or names, for the tests' vectors and fuzzing.
 pub fn dispatch(entries: &[Entry]) -> Result<String> {
-    let mut out = format!("//! Calls a function for the message of an API key.\n\n{MARK}");
-    out.push_str("use drumlin_wire::messages as m;\nuse drumlin_wire::Message;\n\n");
-    out.push_str("/// Something to do with a message type.\npub trait Visit {\n/// What comes of it.\ntype Out;\n/// Does it.\nfn visit<M: Message>(&mut self) -> Self::Out;\n}\n\n");
-    out.push_str("/// Visits the type of a request (`response` false) or response.\npub fn dispatch<V: Visit>(response: bool, key: u16, visit: &mut V) -> Option<V::Out> {\nSome(match (response, key) {\n");
-    let mut rows: Vec<_> = entries
-        .iter()
-        .filter_map(|e| match e.schema.kind {
-            Kind::Request => Some((false, e)),
-            Kind::Response => Some((true, e)),
-            _ => None,
-        })
-        .collect();
-    rows.sort_by_key(|(response, e)| (*response, e.schema.api_key));
-    for (response, entry) in rows {
-        let name = &entry.schema.name;
+    let mut out = format!(
+        "//! Calls a function for the message of an API key, or of a name.\n\n{MARK}\
+         use drumlin_wire::{{Message, coordinator_records as c, messages as m}};\n\npub mod samples;\n\n\
+         /// Something to do with a message type.\npub trait Visit {{\n/// What comes of it.\ntype Out;\n\
+         /// Does it; `sample` makes a message with one element of default values in every array of a version.\n\
+         fn visit<M: Message>(&mut self, sample: fn(i16) -> M) -> Self::Out;\n}}\n\n"
+    );
+    let mut rows: Vec<_> = entries.iter().filter(|e| is_api(e)).collect();
+    rows.sort_by_key(|e| (e.schema.kind == Kind::Response, e.schema.api_key));
+    out.push_str("/// Visits the type of a request (`response` false) or response.\n");
+    out.push_str("pub fn by_key<V: Visit>(response: bool, key: u16, visit: &mut V) -> Option<V::Out> {\n");
+    out.push_str("Some(match (response, key) {\n");
+    for entry in rows {
         let key = entry.schema.api_key.context("a message has an API key")?;
-        writeln!(
-            out,
-            "({response}, {key}) => visit.visit::<m::{}::{name}>(),",
-            snake(name)
-        )?;
+        writeln!(out, "({}, {key}) => {},", entry.schema.kind == Kind::Response, visit(entry))?;
+    }
+    out.push_str("_ => return None,\n})\n}\n\n/// Visits a type that is neither request nor response.\n");
+    out.push_str("pub fn by_name<V: Visit>(name: &str, visit: &mut V) -> Option<V::Out> {\nSome(match name {\n");
+    for entry in entries.iter().filter(|e| !is_api(e)) {
+        writeln!(out, "\"{}\" => {},", entry.schema.name, visit(entry))?;
     }
     out.push_str("_ => return None,\n})\n}\n");
     Ok(out)
+}
+
+fn is_api(entry: &Entry) -> bool {
+    matches!(entry.schema.kind, Kind::Request | Kind::Response)
+}
+
+fn visit(entry: &Entry) -> String {
+    let module = snake(&entry.schema.name);
+    let root = if entry.family == Family::Protocol { "m" } else { "c" };
+    format!("visit.visit::<{root}::{module}::{}>(samples::{module})", entry.schema.name)
 }

@@ -1,0 +1,243 @@
+//! The codec against Java's: byte for byte over every version of every message.
+
+mod dispatch;
+mod vectors;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dispatch::{Visit, by_key, by_name};
+use drumlin_wire::{ApiKey, DecodeError, Message};
+use vectors::{DEFAULTS, HEADERS, NESTED, RANDOM, RECORDS, REFUSED, Vector, named, vectors};
+
+/// Decodes a body and encodes it again.
+struct Again {
+    version: i16,
+    body: Bytes,
+}
+
+impl Visit for Again {
+    type Out = Result<Bytes, String>;
+
+    fn visit<M: Message>(&mut self, _: fn(i16) -> M) -> Self::Out {
+        let message = M::decode(&self.body, self.version).map_err(|e| format!("{} decode: {e}", M::NAME))?;
+        message
+            .to_bytes(self.version)
+            .map_err(|e| format!("{} encode: {e}", M::NAME))
+    }
+}
+
+fn complaints(files: &[Vector], mut check: impl FnMut(&Vector) -> Result<(), String>) -> usize {
+    let mut wrong = Vec::new();
+    for v in files {
+        if let Err(why) = check(v) {
+            wrong.push(format!(
+                "response {} key {} version {}: {why}",
+                v.response, v.key, v.version
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        files.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
+    files.len()
+}
+
+#[test]
+fn random_messages_of_every_version_encode_again_exactly() {
+    let count = complaints(&vectors(RANDOM), |v| {
+        let mut again = Again {
+            version: v.version,
+            body: Bytes::from_static(v.body),
+        };
+        let bytes = by_key(v.response, v.key, &mut again).ok_or("no such message")??;
+        if bytes == v.body {
+            Ok(())
+        } else {
+            Err(format!("{bytes:?} is not {:?}", again.body))
+        }
+    });
+    assert_eq!(count, 7243);
+}
+
+#[test]
+fn records_and_data_structures_encode_again_exactly() {
+    let mut count = 0;
+    for (name, version, body) in named(RECORDS) {
+        let mut again = Again {
+            version,
+            body: Bytes::from_static(body),
+        };
+        let bytes = by_name(name, &mut again).unwrap_or_else(|| panic!("no message {name}"));
+        assert_eq!(bytes.as_deref(), Ok(body), "{name} {version}");
+        count += 1;
+    }
+    assert_eq!(count, 608);
+}
+
+/// Encodes the default message, or the sample.
+struct Make {
+    version: i16,
+    sample: bool,
+}
+
+impl Visit for Make {
+    type Out = Result<Bytes, String>;
+
+    fn visit<M: Message>(&mut self, sample: fn(i16) -> M) -> Self::Out {
+        let message = if self.sample {
+            sample(self.version)
+        } else {
+            M::default()
+        };
+        message
+            .to_bytes(self.version)
+            .map_err(|e| format!("{}: {e}", M::NAME))
+    }
+}
+
+#[test]
+fn defaults_are_javas() {
+    for (file, sample) in [(DEFAULTS, false), (NESTED, true)] {
+        let count = complaints(&vectors(file), |v| {
+            let mut make = Make {
+                version: v.version,
+                sample,
+            };
+            let bytes = by_key(v.response, v.key, &mut make).ok_or("no such message")??;
+            if bytes == v.body {
+                Ok(())
+            } else {
+                Err(format!("{bytes:?} is not {:?}", Bytes::from_static(v.body)))
+            }
+        });
+        assert_eq!(count, 604);
+    }
+}
+
+struct Verdict {
+    version: i16,
+    body: Bytes,
+}
+
+impl Visit for Verdict {
+    type Out = Result<(), DecodeError>;
+
+    fn visit<M: Message>(&mut self, _: fn(i16) -> M) -> Self::Out {
+        M::decode(&self.body, self.version).map(drop)
+    }
+}
+
+#[test]
+fn what_java_refuses_is_refused() {
+    let (mut refused, mut stricter) = (0, BTreeMap::new());
+    complaints(&vectors(REFUSED), |v| {
+        let mut verdict = Verdict {
+            version: v.version,
+            body: Bytes::from_static(v.body),
+        };
+        let ours = by_key(v.response, v.key, &mut verdict).ok_or("no such message")?;
+        match (v.flags, ours) {
+            (0, Ok(())) => Err(format!("taken, and Java refuses it: {:?}", verdict.body)),
+            (0, Err(_)) => {
+                refused += 1;
+                Ok(())
+            }
+            (_, Ok(())) => Ok(()),
+            // Where we are stricter, it is about encodings that nobody sends.
+            (_, Err(why)) => match why {
+                DecodeError::TagOrder | DecodeError::TagSize | DecodeError::Varint | DecodeError::Length => {
+                    *stricter.entry(why.to_string()).or_insert(0) += 1;
+                    Ok(())
+                }
+                other => Err(format!(
+                    "refused ({other}), and Java takes it: {:?}",
+                    verdict.body
+                )),
+            },
+        }
+    });
+    println!("{refused} refused as by Java; refused and taken by Java: {stricter:?}");
+    assert_eq!(refused, 3020);
+}
+
+#[test]
+fn header_versions_are_javas() {
+    let mut keys = std::collections::BTreeSet::new();
+    for line in HEADERS.lines() {
+        let row: Vec<i16> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+        let [key, version, request, response] = row[..] else {
+            panic!("{line}")
+        };
+        let api = ApiKey::from_i16(key).unwrap();
+        assert_eq!(api.request_header_version(version), request, "{line}");
+        assert_eq!(api.response_header_version(version), response, "{line}");
+        assert!(
+            (api.schema().min_version..=api.schema().max_version).contains(&version),
+            "{line}"
+        );
+        keys.insert(api);
+    }
+    assert!(
+        keys.iter().copied().eq(ApiKey::ALL.iter().copied()),
+        "Java's APIs and ours differ"
+    );
+    assert_eq!(keys.len(), 89);
+}
+
+#[test]
+fn versions_outside_the_schema_are_refused() {
+    struct Outside;
+    impl Visit for Outside {
+        type Out = ();
+        fn visit<M: Message>(&mut self, _: fn(i16) -> M) {
+            for version in [M::MIN_VERSION - 1, M::MAX_VERSION + 1, i16::MIN, i16::MAX] {
+                assert!(M::default().to_bytes(version).is_err(), "{} {version}", M::NAME);
+                assert_eq!(
+                    M::decode(&Bytes::new(), version).err(),
+                    Some(DecodeError::Version(version))
+                );
+            }
+        }
+    }
+    for key in ApiKey::ALL {
+        for response in [false, true] {
+            by_key(response, key.as_i16() as u16, &mut Outside).expect("every API has both");
+        }
+    }
+}
+
+/// Every prefix of a message is refused, and every message with a byte too many.
+#[test]
+fn truncated_and_trailing_bytes_are_refused() {
+    let all = vectors(RANDOM);
+    complaints(&all, |v| {
+        let mut longer = v.body.to_vec();
+        longer.push(0);
+        let step = 1 + v.body.len() / 64;
+        let cuts = (0..v.body.len())
+            .step_by(step)
+            .map(|n| Bytes::from_static(&v.body[..n]));
+        for body in cuts.chain([Bytes::from(longer)]) {
+            let mut verdict = Verdict {
+                version: v.version,
+                body,
+            };
+            if by_key(v.response, v.key, &mut verdict)
+                .ok_or("no such message")?
+                .is_ok()
+            {
+                return Err(format!(
+                    "{} bytes of {} are taken",
+                    verdict.body.len(),
+                    v.body.len()
+                ));
+            }
+        }
+        Ok(())
+    });
+}
