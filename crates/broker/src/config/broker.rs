@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
@@ -11,6 +11,7 @@ use super::listeners::{HostPort, ListenersConfig};
 use super::live::{Live, Overrides};
 use super::settings::Settings;
 use super::spec::split_list;
+use super::store_url::{absolute, store_url};
 use super::topic::TopicConfig;
 
 /// A number of bytes. Shown with its unit.
@@ -47,6 +48,8 @@ impl fmt::Display for ByteSize {
 pub struct StoreConfig {
     /// `store.url`, a local directory's made absolute: `file:///dir`, `s3://…`, `gs://…`, `az://…`, `memory:`.
     pub url: String,
+    /// The directory of a local store, absolute.
+    pub local_dir: Option<PathBuf>,
     /// `store.start.timeout.ms`.
     pub start_timeout: Duration,
     /// `local.store.buffered`.
@@ -55,13 +58,6 @@ pub struct StoreConfig {
     pub fault_seed: Option<u64>,
     /// `drumlin.test.store.put.ms`: delay added to each put.
     pub put_delay: Duration,
-}
-
-impl StoreConfig {
-    /// The directory of a local store.
-    pub fn local_dir(&self) -> Option<&Path> {
-        self.url.strip_prefix("file://").map(Path::new)
-    }
 }
 
 /// The write-ahead log.
@@ -90,6 +86,8 @@ pub struct SealConfig {
     pub round_bytes: ByteSize,
     /// `seal.segment.min.bytes`.
     pub segment_min_bytes: ByteSize,
+    /// `log.roll.ms`, a day at most: how long small data waits in bundles.
+    pub bundle_max_age: Duration,
     /// `log.retention.check.interval.ms`.
     pub retention_check: Duration,
 }
@@ -216,7 +214,7 @@ impl BrokerConfig {
             topics: read.topics()?,
             topic_defaults: TopicConfig::resolve(&Overrides::new(), &live),
             producer_id_expiration: read.duration("producer.id.expiration.ms")?,
-            wal: read.wal(store.local_dir().is_some())?,
+            wal: read.wal(store.local_dir.is_some())?,
             seal: read.seal()?,
             cache: read.cache()?,
             admin: read.admin()?,
@@ -361,7 +359,7 @@ impl Reader<'_> {
     }
 
     fn store(&self) -> Result<StoreConfig, ConfigError> {
-        let url = match store_url(&self.text("store.url")) {
+        let (url, local_dir) = match store_url(&self.text("store.url")) {
             Ok(url) => url,
             Err(reason) => return self.refuse("store.url", reason),
         };
@@ -373,6 +371,7 @@ impl Reader<'_> {
         };
         Ok(StoreConfig {
             url,
+            local_dir,
             start_timeout: self.duration("store.start.timeout.ms")?,
             buffered: self.flag("local.store.buffered"),
             fault_seed,
@@ -403,10 +402,15 @@ impl Reader<'_> {
     }
 
     fn seal(&self) -> Result<SealConfig, ConfigError> {
+        let roll_ms = match self.live.value("log.roll.ms") {
+            Some(_) => self.number("log.roll.ms")?,
+            None => self.number::<u64>("log.roll.hours")?.saturating_mul(3_600_000),
+        };
         Ok(SealConfig {
             round: self.duration("seal.round.ms")?,
             round_bytes: self.size("seal.round.bytes")?,
             segment_min_bytes: self.size("seal.segment.min.bytes")?,
+            bundle_max_age: Duration::from_millis(roll_ms).min(Duration::from_secs(24 * 3600)),
             retention_check: self.duration("log.retention.check.interval.ms")?,
         })
     }
@@ -433,44 +437,4 @@ impl Reader<'_> {
             .map(Some)
             .or_else(|reason: String| self.refuse("admin.listener", reason))
     }
-}
-
-/// Checks a store's URL, and makes the directory of a local one absolute.
-fn store_url(url: &str) -> Result<String, String> {
-    if url == "memory:" || url == "memory://" || url == "memory:///" {
-        return Ok("memory:".to_owned());
-    }
-    if let Some(rest) = url.strip_prefix("file:") {
-        let dir = rest.strip_prefix("//").unwrap_or(rest);
-        let dir = dir
-            .strip_prefix("localhost/")
-            .map_or(dir.to_owned(), |dir| format!("/{dir}"));
-        if dir.is_empty() {
-            return Err(format!("`{url}` names no directory"));
-        }
-        let dir = absolute(&dir)?;
-        let dir = dir
-            .to_str()
-            .ok_or_else(|| "the directory's name is not UTF-8".to_owned())?;
-        return Ok(format!("file://{dir}"));
-    }
-    for scheme in ["s3://", "gs://", "az://"] {
-        if let Some(rest) = url.strip_prefix(scheme) {
-            let bucket = rest.split('/').next().unwrap_or_default();
-            return if bucket.is_empty() {
-                Err(format!("`{url}` names no bucket"))
-            } else {
-                Ok(url.to_owned())
-            };
-        }
-    }
-    Err(format!(
-        "`{url}` is none of file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, memory:"
-    ))
-}
-
-/// The path from the root.
-fn absolute(dir: &str) -> Result<PathBuf, String> {
-    let path = std::path::absolute(dir).map_err(|error| format!("`{dir}`: {error}"))?;
-    Ok(path.components().collect())
 }

@@ -14,6 +14,7 @@ pub mod page;
 pub mod properties;
 pub mod settings;
 pub mod spec;
+mod store_url;
 pub mod table;
 pub mod topic;
 

@@ -97,7 +97,7 @@ fn a_stock_server_properties_starts() {
 fn defaults_are_sound() {
     let config = broker(&[]).unwrap();
     let cwd = std::env::current_dir().unwrap();
-    assert_eq!(config.store.local_dir(), Some(cwd.join("drumlin-data").as_path()));
+    assert_eq!(config.store.local_dir, Some(cwd.join("drumlin-data")));
     assert_eq!(config.store.url, format!("file://{}/drumlin-data", cwd.display()));
     assert_eq!(config.cache.dir, cwd.join("drumlin-cache"));
     let listener = &config.listeners.listeners[0];
@@ -109,6 +109,15 @@ fn defaults_are_sound() {
     assert_eq!(config.wal.flush_bytes.to_string(), "8 MiB");
     assert_eq!(config.admin.unwrap().to_string(), "localhost:9644");
     assert_eq!(config.network.max_idle, Some(Duration::from_secs(600)));
+    assert_eq!(config.seal.bundle_max_age, Duration::from_secs(86_400));
+    assert_eq!(
+        broker(&[("log.roll.ms", "5")]).unwrap().seal.bundle_max_age,
+        Duration::from_millis(5)
+    );
+    assert_eq!(
+        broker(&[("log.roll.hours", "2")]).unwrap().seal.bundle_max_age,
+        Duration::from_secs(7200)
+    );
     assert_eq!(config.topics.num_partitions, 1);
     assert!(config.topics.auto_create);
     let topic = config.topic_defaults;
@@ -134,6 +143,7 @@ fn stores() {
         ("memory:", "memory:"),
         ("file:///var/lib/drumlin/", "file:///var/lib/drumlin"),
         ("file:/var/lib/drumlin", "file:///var/lib/drumlin"),
+        ("file:///a%20b/100%/c#d", "file:///a b/100%25/c%23d"),
         ("s3://bucket/pre/fix", "s3://bucket/pre/fix"),
         ("gs://bucket", "gs://bucket"),
         ("az://container/x", "az://container/x"),

@@ -6,8 +6,8 @@ use crate::config::spec::OptionSpec;
 #[rustfmt::skip]
 pub(super) const OWN: &[OptionSpec] = &[
     OptionSpec::string("admin.listener").default("localhost:9644").doc("Address of the HTTP listener for health and metrics, as `host:port`; empty for none."),
-    OptionSpec::string("cache.dir").default("./drumlin-cache").non_empty().doc("Directory of the block cache on local disk. Used with a remote store only; it holds nothing that cannot be fetched again."),
-    OptionSpec::long("cache.disk.bytes").default("10737418240").at_least(0).doc("Disk space that the block cache may take; 0 for none."),
+    OptionSpec::string("cache.dir").default("./drumlin-cache").non_empty().doc("Directory of the caches on local disk. Used with a remote store only; it holds nothing that cannot be fetched again."),
+    OptionSpec::long("cache.disk.bytes").default("10737418240").at_least(0).doc("Disk space that the caches may take; 0 for none."),
     OptionSpec::long("cache.memory.bytes").default("67108864").at_least(0).doc("Memory that the block cache may take."),
     OptionSpec::long("cold.read.inflight.bytes").default("67108864").at_least(1048576).doc("Bytes that reads of old data may have under way from the object store at one time, over all consumers."),
     OptionSpec::string("drumlin.test.store.faults").hidden().doc("Seed of injected store faults. For tests only."),
@@ -24,6 +24,6 @@ pub(super) const OWN: &[OptionSpec] = &[
     OptionSpec::long("wal.flush.bytes").default("8388608").between(65536, 67108864).doc("Size at which a WAL object is put."),
     OptionSpec::int("wal.linger.max.ms").default("-1").between(-1, 10000).doc("Longest time that records wait for a WAL object to fill; -1 for 5 ms on a local store and 100 ms on any other."),
     OptionSpec::int("wal.puts.per.second").default("10").between(1, 1000).doc("Most WAL puts a second on a remote store, each of which costs money; also the burst."),
-    OptionSpec::long("wal.unflushed.max.bytes").default("134217728").at_least(16777216).doc("Bytes taken and not yet durable over which produce requests wait, and then fail retriably."),
+    OptionSpec::long("wal.unflushed.max.bytes").default("67108864").at_least(1048576).doc("Bytes taken and not yet durable over which produce requests wait, and then fail retriably."),
     OptionSpec::int("wal.window").default("16").between(1, 16).doc("Most WAL puts under way at a time. Fencing counts on 16 at most."),
 ];

@@ -1,6 +1,6 @@
 //! Options of a topic, with the broker options that give their defaults.
 
-use super::reasons::{COMPACTION, QUOTAS, REPLICATION, STORAGE, TIERED};
+use super::reasons::{COMPACTION, QUOTAS, REPLICATION, ROLL, STORAGE, TIERED};
 use crate::config::spec::OptionSpec;
 
 // One row an option, so that rows can be compared and searched.
@@ -38,6 +38,6 @@ pub(super) const TOPIC: &[OptionSpec] = &[
     OptionSpec::int("segment.bytes").default("67108864").at_least(1048576).synonyms(&[("log.segment.bytes", 1)]).doc("Largest segment object. One is never larger than what a sealing round gathers of its partition either. Kafka's default is 1073741824."),
     OptionSpec::int("segment.index.bytes").default("10485760").at_least(4).synonyms(&[("log.index.size.max.bytes", 1)]).kept(STORAGE),
     OptionSpec::long("segment.jitter.ms").default("0").at_least(0).synonyms(&[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3600000)]).kept(STORAGE),
-    OptionSpec::long("segment.ms").default("604800000").at_least(1).synonyms(&[("log.roll.ms", 1), ("log.roll.hours", 3600000)]).doc("Longest time that data of a quiet partition waits before it becomes a segment of its own; a day at most."),
+    OptionSpec::long("segment.ms").default("604800000").at_least(1).synonyms(&[("log.roll.ms", 1), ("log.roll.hours", 3600000)]).kept(ROLL),
     OptionSpec::boolean("unclean.leader.election.enable").default("false").synonyms(&[("unclean.leader.election.enable", 1)]).kept(REPLICATION),
 ];
