@@ -53,7 +53,7 @@ mod tests {
         for shift in 0..64 {
             for value in [
                 1i64 << shift,
-                -(1i64 << shift),
+                (1i64 << shift).wrapping_neg(),
                 (1i64 << shift).wrapping_sub(1),
                 0,
                 -1,

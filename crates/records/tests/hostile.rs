@@ -1,4 +1,5 @@
 //! Hostile bytes: whatever comes in, an answer comes out, in bounded time and memory and without a panic.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 

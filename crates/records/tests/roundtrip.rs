@@ -1,4 +1,5 @@
 //! Properties: whatever is built is read back, in every codec, through every rewrite.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What is accepted and refused on produce, rule by rule.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The crate against batches that Kafka's own library made (`vectors/README.md`).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 mod common;
 
@@ -15,7 +16,10 @@ macro_rules! vector {
     };
 }
 
-const CODECS: [(Compression, &[u8], Option<&[u8]>); 5] = [
+/// Codec, the five records in it, the forty records in it.
+type Vector = (Compression, &'static [u8], Option<&'static [u8]>);
+
+const CODECS: [Vector; 5] = [
     (Compression::None, vector!("none"), None),
     (Compression::Gzip, vector!("gzip"), Some(vector!("large-gzip"))),
     (
