@@ -29,6 +29,14 @@ impl Scratch {
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+
+    /// Leaves it behind, and says where.
+    pub fn keep(mut self) -> PathBuf {
+        if let Some(dir) = self.dir.take() {
+            self.path = dir.keep();
+        }
+        self.path.clone()
+    }
 }
 
 impl Drop for Scratch {

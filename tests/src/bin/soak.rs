@@ -1,1 +1,153 @@
-fn main() {}
+//! One slice of a long test, for `cargo xtask soak`: which one is the argument, the
+//! seed and the time to keep to come in `DRUMLIN_SOAK_SEED` and `DRUMLIN_SOAK_SECONDS`.
+//! Figures go out as `SOAK {json}` lines; a broken promise is a failing exit code.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::hostile;
+use drumlin_tests::ledger::{self, Plan};
+use drumlin_tests::scratch::Scratch;
+use drumlin_tests::stores::Minio;
+use drumlin_tests::{input, tools};
+
+fn main() -> anyhow::Result<()> {
+    let name = std::env::args().nth(1).context("which soak?")?;
+    let number = |key: &str, default: u64| {
+        std::env::var(key)
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(default)
+    };
+    let seed = number("DRUMLIN_SOAK_SEED", 1);
+    let time = Duration::from_secs(number("DRUMLIN_SOAK_SECONDS", 60));
+    let scratch = Scratch::new(&format!("soak-{name}"))?;
+    let result = match name.as_str() {
+        "ledger" => ledger_on_all(seed, time, scratch.path()),
+        "faults" => ledger_under_faults(seed, time, scratch.path()),
+        "files" => files(scratch.path()),
+        "frames" => frames(seed, time, scratch.path()),
+        other => bail!("no soak is called {other:?}"),
+    };
+    if result.is_err() {
+        eprintln!("kept for a look: {}", scratch.keep().display());
+    }
+    result
+}
+
+fn tell(figures: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+    println!("SOAK {}", serde_json::to_string(figures)?);
+    Ok(())
+}
+
+/// The crash ledger over {local, MinIO} × {store faults on, off}, a quarter of the time each.
+fn ledger_on_all(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
+    for (minio, faults) in [(false, false), (false, true), (true, false), (true, true)] {
+        ledger_once(seed, time / 4, dir, minio, faults)?;
+    }
+    Ok(())
+}
+
+/// Only the two with faults, for longer.
+fn ledger_under_faults(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
+    ledger_once(seed, time / 2, dir, false, true)?;
+    ledger_once(seed, time / 2, dir, true, true)
+}
+
+fn ledger_once(
+    seed: u64,
+    duration: Duration,
+    dir: &Path,
+    on_minio: bool,
+    faults: bool,
+) -> anyhow::Result<()> {
+    let kind = match (on_minio, faults) {
+        (false, false) => "local",
+        (false, true) => "local_faults",
+        (true, false) => "minio",
+        (true, true) => "minio_faults",
+    };
+    let dir = dir.join(kind);
+    std::fs::create_dir_all(&dir)?;
+    let minio = if on_minio { Some(Minio::start(&dir)?) } else { None };
+    let mut options = match &minio {
+        Some(minio) => Options::on(&dir.join("broker"), minio.store("ledger")),
+        None => Options::local(&dir.join("broker")),
+    };
+    if faults {
+        options = options.set("drumlin.test.store.faults", seed);
+    }
+    let mut broker = Broker::start(options)?;
+    let plan = Plan {
+        duration,
+        min_kills: 1,
+        delete_cache_every: on_minio.then_some(5),
+        ..Plan::everyday(seed)
+    };
+    let figures = ledger::run(&mut broker, &plan).with_context(|| format!("ledger, {kind}, seed {seed}"))?;
+    let named = figures
+        .into_iter()
+        .map(|(figure, value)| match figure.strip_prefix("max_") {
+            Some(rest) => (format!("max_{kind}_{rest}"), value),
+            None => (format!("{kind}_{figure}"), value),
+        });
+    tell(&named.collect())?;
+    broker.terminate()?;
+    drop(broker);
+    drop(minio);
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+/// Every line of every Rust file of the registry, in each codec, there and back.
+fn files(dir: &Path) -> anyhow::Result<()> {
+    let (text, out) = (dir.join("text"), dir.join("out"));
+    let lines = input::write(&text, u64::MAX)?;
+    let bytes = text.metadata()?.len();
+    let sent = tools::sha256(&text)?;
+    let mut figures = BTreeMap::from([("lines".to_owned(), lines), ("bytes".to_owned(), bytes)]);
+    let minio = Minio::start(dir)?;
+    let on_minio = Options::on(&dir.join("minio-broker"), minio.store("files"));
+    for (kind, options) in [("local", Options::local(&dir.join("local"))), ("minio", on_minio)] {
+        let mut broker = Broker::start(options)?;
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+            let topic = format!("text-{codec}");
+            let began = Instant::now();
+            tools::kcat_produce(&broker.bootstrap(), &topic, 0, codec, &text)?;
+            figures.insert(
+                format!("{kind}_{codec}_in_ms"),
+                began.elapsed().as_millis() as u64,
+            );
+            broker.kill9()?;
+            broker.delete_cache()?;
+            broker.restart()?;
+            let began = Instant::now();
+            tools::kcat_consume(&broker.bootstrap(), &topic, 0, &out)?;
+            figures.insert(
+                format!("{kind}_{codec}_out_ms"),
+                began.elapsed().as_millis() as u64,
+            );
+            if tools::sha256(&out)? != sent {
+                bail!("{kind}, {codec}: what came back is not what was sent");
+            }
+        }
+        broker.terminate()?;
+    }
+    tell(&figures)
+}
+
+/// Mutated frames over every API and version, with a healthy client beside them.
+fn frames(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
+    let mut broker = Broker::start(hostile::options(Options::local(&dir.join("broker"))))?;
+    let end = Instant::now() + time;
+    let plan = hostile::Plan {
+        seed,
+        frames: u64::MAX,
+        until: Some(end),
+    };
+    let figures = hostile::run(&mut broker, &plan)?;
+    tell(&figures.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+}

@@ -1,0 +1,175 @@
+//! One connection: requests written, answers read in order.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use drumlin_wire::messages::create_topics_request::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use drumlin_wire::messages::init_producer_id_request::InitProducerIdRequest;
+use drumlin_wire::messages::list_offsets_request::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use drumlin_wire::{ApiKey, Message, Request, ResponseHeader, frame};
+
+const CLIENT: &str = "drumlin-tests";
+const MAX_FRAME: usize = 128 << 20;
+
+/// Whether a broker answers an ApiVersions request there.
+pub fn answers(bootstrap: &str) -> bool {
+    // Key 18, version 0, correlation id 1, no client id.
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+    let attempt = || -> std::io::Result<bool> {
+        let mut socket = TcpStream::connect(bootstrap)?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.write_all(&REQUEST)?;
+        let mut head = [0; 10];
+        socket.read_exact(&mut head)?;
+        Ok(head[4..] == [0, 0, 0, 1, 0, 0])
+    };
+    attempt().unwrap_or(false)
+}
+
+/// A connection to a broker. After an error it is of no further use.
+pub struct Connection {
+    socket: TcpStream,
+    next: i32,
+    waiting: VecDeque<(i32, ApiKey, i16)>,
+}
+
+impl Connection {
+    /// Connects; reads and writes that take longer than `patience` are errors.
+    pub fn open(bootstrap: &str, patience: Duration) -> anyhow::Result<Connection> {
+        let address = bootstrap.to_socket_addrs()?.next().context("no address")?;
+        let socket = TcpStream::connect_timeout(&address, patience)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        Ok(Connection {
+            socket,
+            next: 0,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// Sends a request; its answer is due after those of the requests before it.
+    pub fn send<M: Request>(&mut self, message: &M, version: i16) -> anyhow::Result<()> {
+        self.next += 1;
+        let bytes = frame::request(message, version, self.next, Some(CLIENT))?.into_bytes();
+        self.socket.write_all(&bytes)?;
+        self.waiting.push_back((self.next, M::KEY, version));
+        Ok(())
+    }
+
+    /// Reads the next answer, which must be to a request of this kind.
+    pub fn receive<M: Request>(&mut self) -> anyhow::Result<M::Response> {
+        let (correlation, key, version) = self.waiting.pop_front().context("no request is waiting")?;
+        if key != M::KEY {
+            bail!("the next answer is to {key:?}");
+        }
+        let body = self.frame()?;
+        let (header, body) = ResponseHeader::parse(&body, key, version)?;
+        if header.correlation_id != correlation {
+            bail!(
+                "{key:?}: answer {} to request {correlation}",
+                header.correlation_id
+            );
+        }
+        Ok(M::Response::decode(&body, version)?)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call<M: Request>(&mut self, message: &M, version: i16) -> anyhow::Result<M::Response> {
+        self.send(message, version)?;
+        self.receive::<M>()
+    }
+
+    /// Writes bytes as they are, for requests that no client would send.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    /// The next frame as it comes, without its length.
+    pub fn frame(&mut self) -> anyhow::Result<Bytes> {
+        let mut length = [0; frame::LENGTH_BYTES];
+        self.socket.read_exact(&mut length)?;
+        let mut body = vec![0; frame::length(length, MAX_FRAME)?];
+        self.socket.read_exact(&mut body)?;
+        Ok(body.into())
+    }
+
+    /// Creates a topic.
+    pub fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let config = |&(name, value): &(&str, &str)| CreatableTopicConfig {
+            name: name.into(),
+            value: Some(value.into()),
+            ..Default::default()
+        };
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: configs.iter().map(config).collect(),
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest {
+            topics: vec![topic],
+            timeout_ms: 30_000,
+            ..Default::default()
+        };
+        let answer = self.call(&request, 7)?;
+        match answer.topics.first() {
+            Some(topic) if topic.error_code == 0 => Ok(()),
+            other => bail!("topic {name} was not created: {other:?}"),
+        }
+    }
+
+    /// A new producer id with its epoch.
+    pub fn init_producer(&mut self) -> anyhow::Result<(i64, i16)> {
+        let request = InitProducerIdRequest {
+            transaction_timeout_ms: 60_000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        let answer = self.call(&request, 4)?;
+        if answer.error_code != 0 {
+            bail!("InitProducerId: error {}", answer.error_code);
+        }
+        Ok((answer.producer_id, answer.producer_epoch))
+    }
+
+    /// The offset that ListOffsets gives for a timestamp: -1 for the latest, -2 for the earliest.
+    pub fn list_offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> anyhow::Result<i64> {
+        let wanted = ListOffsetsPartition {
+            partition_index: partition,
+            current_leader_epoch: -1,
+            timestamp,
+            ..Default::default()
+        };
+        let topic = ListOffsetsTopic {
+            name: topic.into(),
+            partitions: vec![wanted],
+            ..Default::default()
+        };
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![topic],
+            ..Default::default()
+        };
+        let answer = self.call(&request, 7)?;
+        match answer.topics.first().and_then(|t| t.partitions.first()) {
+            Some(p) if p.error_code == 0 => Ok(p.offset),
+            other => bail!("ListOffsets: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `kill -9` again and again, with an account of what was acknowledged and seen.
+
+use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::ledger::{self, Plan};
+use drumlin_tests::scratch::Scratch;
+use drumlin_tests::stores::Minio;
+
+#[test]
+fn on_a_local_directory() {
+    let scratch = Scratch::new("ledger-local").expect("a folder");
+    let mut broker = Broker::start(Options::local(&scratch.join("broker"))).expect("a broker");
+    ledger::run(&mut broker, &Plan::everyday(ledger::seed())).expect("every promise is kept");
+    broker.terminate().expect("stopped");
+}
+
+#[test]
+fn on_minio() {
+    let scratch = Scratch::new("ledger-minio").expect("a folder");
+    let minio = Minio::start(scratch.path()).expect("minio");
+    let options = Options::on(&scratch.join("broker"), minio.store("ledger"));
+    let mut broker = Broker::start(options).expect("a broker");
+    let plan = Plan {
+        delete_cache_every: Some(5),
+        min_kills: 8,
+        ..Plan::everyday(ledger::seed())
+    };
+    ledger::run(&mut broker, &plan).expect("every promise is kept");
+    broker.terminate().expect("stopped");
+}

@@ -1,0 +1,19 @@
+//! Malformed, truncated, oversized, unknown and lying frames.
+
+use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::hostile::{self, Plan};
+use drumlin_tests::scratch::Scratch;
+
+#[test]
+fn three_hundred_thousand_frames() {
+    let scratch = Scratch::new("hostile").expect("a folder");
+    let options = hostile::options(Options::local(&scratch.join("broker")));
+    let mut broker = Broker::start(options).expect("a broker");
+    let plan = Plan {
+        seed: hostile::seed(),
+        frames: 300_000,
+        until: None,
+    };
+    hostile::run(&mut broker, &plan).expect("the broker stands it");
+    broker.terminate().expect("stopped");
+}
