@@ -5,6 +5,10 @@ use bytes::Bytes;
 use crate::{ApiKey, DecodeError, EncodeError, Reader, Writer};
 
 /// A message of the protocol. Implementations are generated.
+///
+/// A field that a version does not have is left at its default when read. When written, an ignorable or a
+/// tagged one is dropped, so that a handler may fill in everything it knows; any other is refused unless it
+/// has its default.
 pub trait Message: Sized + Default {
     /// The schema's name.
     const NAME: &'static str;

@@ -30,7 +30,7 @@ const fn api(key: ApiKey, min: i16, max: i16) -> Api {
 
 /// Every API that is served, in the order of the keys.
 pub const APIS: &[Api] = &[
-    // librdkafka before 2.11 takes a broker without Produce 0 for one that cannot compress (KAFKA-18659).
+    // librdkafka compresses only for a broker that advertises Produce 0 (KAFKA-18659).
     Api {
         served_from: 3,
         ..api(ApiKey::Produce, 0, 13)

@@ -11,7 +11,8 @@ use bytes::Bytes;
 /// longer than a request lasts.
 ///
 /// **Invalid UTF-8** is replaced by U+FFFD when decoded, as Java does, so that a client whose client id is
-/// Latin-1 works here as it does there; what was replaced can be neither a topic's nor another valid name.
+/// Latin-1 works here as it does there; a name with a replacement in it is no legal topic's. (For encoded
+/// surrogates Java puts one where this puts three.)
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Str(Bytes);
 

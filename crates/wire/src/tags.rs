@@ -29,7 +29,9 @@ impl UnknownTags {
 
     /// Adds a field; encoding refuses what is not in ascending order.
     pub fn push(&mut self, tag: u32, data: Bytes) {
-        self.0.get_or_insert_default().push(UnknownTag { tag, data });
+        // Room for one: by itself the vector would begin with four, which is what a hostile peer could use.
+        let fields = self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));
+        fields.push(UnknownTag { tag, data });
     }
 
     /// Whether there are none.

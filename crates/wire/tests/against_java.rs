@@ -1,5 +1,7 @@
 //! The codec against Java's: byte for byte over every version of every message.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 mod dispatch;
 mod vectors;
 

@@ -186,3 +186,6 @@ fn checked_in(root: &Path) -> Result<BTreeMap<String, String>> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests;

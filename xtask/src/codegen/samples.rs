@@ -18,10 +18,21 @@ pub fn render(entries: &[Entry]) -> Result<String> {
     );
     for entry in entries {
         let module = Module::new(&entry.schema, entry.valid)?;
-        let root = if entry.family == Family::Protocol { "m" } else { "c" };
+        let root = if entry.family == Family::Protocol {
+            "m"
+        } else {
+            "c"
+        };
         let name = snake(&entry.schema.name);
         let path = format!("{root}::{name}");
-        function(&module, &path, &name, &entry.schema.name, &entry.schema.fields, &mut out)?;
+        function(
+            &module,
+            &path,
+            &name,
+            &entry.schema.name,
+            &entry.schema.fields,
+            &mut out,
+        )?;
         for (inner, fields) in &module.structs {
             let function_name = format!("{name}_{}", snake(inner));
             // Structures of versions that are gone stand in some schemas still.
@@ -36,9 +47,19 @@ pub fn render(entries: &[Entry]) -> Result<String> {
 /// Whether a structure is part of the message in a version that is generated.
 fn reaches(module: &Module<'_>, fields: &[Field], wanted: &str) -> Result<bool> {
     for field in fields {
-        let Some(resolved) = module.resolve(field)? else { continue };
-        if let Some(name) = resolved.ty.struct_name().filter(|_| resolved.default != Default::Null) {
-            let inner = module.structs.get(name).copied().with_context(|| format!("no structure {name}"))?;
+        let Some(resolved) = module.resolve(field)? else {
+            continue;
+        };
+        if let Some(name) = resolved
+            .ty
+            .struct_name()
+            .filter(|_| resolved.default != Default::Null)
+        {
+            let inner = module
+                .structs
+                .get(name)
+                .copied()
+                .with_context(|| format!("no structure {name}"))?;
             if name == wanted || reaches(module, inner, wanted)? {
                 return Ok(true);
             }
@@ -58,7 +79,9 @@ fn function(
     let stem = snake(&module.schema.name);
     let mut body = String::new();
     for field in fields {
-        let Some(field) = module.resolve(field)? else { continue };
+        let Some(field) = module.resolve(field)? else {
+            continue;
+        };
         if field.default == Default::Null {
             continue;
         }
@@ -70,16 +93,27 @@ fn function(
             },
             _ => continue,
         };
-        let value = if field.nullable { format!("Some({value})") } else { value };
+        let value = if field.nullable {
+            format!("Some({value})")
+        } else {
+            value
+        };
         match When::of(field.versions, module.valid) {
             When::If(when) => writeln!(body, "if {when} {{ x.{} = {value}; }}", field.name)?,
             _ => writeln!(body, "x.{} = {value};", field.name)?,
         }
     }
     if body.is_empty() {
-        writeln!(out, "pub fn {function_name}(_v: i16) -> {path}::{name} {{ Default::default() }}\n")?;
+        writeln!(
+            out,
+            "pub fn {function_name}(_v: i16) -> {path}::{name} {{ Default::default() }}\n"
+        )?;
     } else {
-        let v = if body.contains("(v)") || body.contains("if ") { "v" } else { "_v" };
+        let v = if body.contains("(v)") || body.contains("if ") {
+            "v"
+        } else {
+            "_v"
+        };
         writeln!(
             out,
             "pub fn {function_name}({v}: i16) -> {path}::{name} {{ let mut x = {path}::{name}::default();\n{body}x }}\n"

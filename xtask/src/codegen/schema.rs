@@ -168,8 +168,8 @@ pub fn load() -> Result<Vec<(Family, Schema)>> {
     Ok(all.into_values().collect())
 }
 
-/// Where the local Maven repository keeps an artifact's jar; `None` if it was never fetched.
-fn in_repository(artifact: &str) -> Result<PathBuf> {
+/// Where the local Maven repository keeps an artifact's jar, fetched or not.
+pub fn in_repository(artifact: &str) -> Result<PathBuf> {
     let home =
         std::env::var_os("HOME").context("HOME is not set, so the Maven repository cannot be found")?;
     Ok(Path::new(&home)
@@ -215,7 +215,7 @@ fn unpack(jar: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// Removes `//` comments, which JSON lacks and the schemas have, outside of strings.
-fn strip_comments(text: &str) -> String {
+pub fn strip_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.lines() {
         let (mut quoted, mut escaped, mut end) = (false, false, line.len());

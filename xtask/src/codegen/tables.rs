@@ -96,7 +96,8 @@ pub fn api_key(entries: &[Entry]) -> Result<String> {
 pub fn dispatch(entries: &[Entry]) -> Result<String> {
     let mut out = format!(
         "//! Calls a function for the message of an API key, or of a name.\n\n{MARK}\
-         use drumlin_wire::{{Message, coordinator_records as c, messages as m}};\n\npub mod samples;\n\n\
+         #![allow(dead_code, reason = \"each test uses its part\")]\n\
+         #![allow(clippy::field_reassign_with_default, reason = \"most assignments depend on the version\")]\n\nuse drumlin_wire::{{Message, coordinator_records as c, messages as m}};\n\npub mod samples;\n\n\
          /// Something to do with a message type.\npub trait Visit {{\n/// What comes of it.\ntype Out;\n\
          /// Does it; `sample` makes a message with one element of default values in every array of a version.\n\
          fn visit<M: Message>(&mut self, sample: fn(i16) -> M) -> Self::Out;\n}}\n\n"
@@ -108,10 +109,17 @@ pub fn dispatch(entries: &[Entry]) -> Result<String> {
     out.push_str("Some(match (response, key) {\n");
     for entry in rows {
         let key = entry.schema.api_key.context("a message has an API key")?;
-        writeln!(out, "({}, {key}) => {},", entry.schema.kind == Kind::Response, visit(entry))?;
+        writeln!(
+            out,
+            "({}, {key}) => {},",
+            entry.schema.kind == Kind::Response,
+            visit(entry)
+        )?;
     }
     out.push_str("_ => return None,\n})\n}\n\n/// Visits a type that is neither request nor response.\n");
-    out.push_str("pub fn by_name<V: Visit>(name: &str, visit: &mut V) -> Option<V::Out> {\nSome(match name {\n");
+    out.push_str(
+        "pub fn by_name<V: Visit>(name: &str, visit: &mut V) -> Option<V::Out> {\nSome(match name {\n",
+    );
     for entry in entries.iter().filter(|e| !is_api(e)) {
         writeln!(out, "\"{}\" => {},", entry.schema.name, visit(entry))?;
     }
@@ -125,6 +133,13 @@ fn is_api(entry: &Entry) -> bool {
 
 fn visit(entry: &Entry) -> String {
     let module = snake(&entry.schema.name);
-    let root = if entry.family == Family::Protocol { "m" } else { "c" };
-    format!("visit.visit::<{root}::{module}::{}>(samples::{module})", entry.schema.name)
+    let root = if entry.family == Family::Protocol {
+        "m"
+    } else {
+        "c"
+    };
+    format!(
+        "visit.visit::<{root}::{module}::{}>(samples::{module})",
+        entry.schema.name
+    )
 }

@@ -1,0 +1,310 @@
+//! The hand-written parts: strings, ids, records, tags, headers, frames, the registry.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use drumlin_wire::header::HeaderError;
+use drumlin_wire::messages::api_versions_request::ApiVersionsRequest;
+use drumlin_wire::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use drumlin_wire::messages::fetch_request::FetchRequest;
+use drumlin_wire::messages::fetch_response::{FetchResponse, NodeEndpoint};
+use drumlin_wire::messages::metadata_request::MetadataRequest;
+use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use drumlin_wire::messages::produce_response::ProduceResponse;
+use drumlin_wire::registry::{self, Route};
+use drumlin_wire::{
+    ApiKey, DecodeError, EncodeError, Message, Records, RequestHeader, ResponseHeader, Str, UnknownTags,
+    Uuid, Writer, frame,
+};
+
+#[test]
+fn uuids_print_and_parse_as_kafkas() {
+    // By Java: new Uuid(0x0123456789abcdefL, 0xfedcba9876543210L), Uuid.METADATA_TOPIC_ID, Uuid.ZERO_UUID.
+    let id = Uuid::from_u128(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
+    assert_eq!(id.to_string(), "ASNFZ4mrze_-3LqYdlQyEA");
+    assert_eq!(Uuid::METADATA_TOPIC.to_string(), "AAAAAAAAAAAAAAAAAAAAAQ");
+    assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+    assert_eq!("ASNFZ4mrze_-3LqYdlQyEA".parse(), Ok(id));
+    assert_eq!("ASNFZ4mrze_-3LqYdlQyEA==".parse(), Ok(id));
+    for wrong in [
+        "",
+        "A",
+        "ASNFZ4mrze_-3LqYdlQyE",
+        "ASNFZ4mrze_-3LqYdlQyEAA",
+        "ASNFZ4mrze/-3LqYdlQyEA",
+        "é",
+    ] {
+        assert!(wrong.parse::<Uuid>().is_err(), "{wrong}");
+    }
+    let mut bytes = [0u8; 16];
+    for i in 0..1000u32 {
+        bytes.rotate_left(3);
+        bytes[0] = bytes[0].wrapping_mul(31).wrapping_add(i as u8);
+        assert_eq!(Uuid(bytes).to_string().parse(), Ok(Uuid(bytes)));
+    }
+    assert_eq!(
+        Uuid::from_random([62 << 2; 16]),
+        None,
+        "it would print with a leading dash"
+    );
+    assert!(Uuid::from_random([1; 16]).is_some());
+}
+
+#[test]
+fn bad_utf8_is_replaced_as_java_does() {
+    let mut body = BytesMut::new();
+    body.put_i16(18);
+    body.put_i16(1);
+    body.put_i32(5);
+    body.put_i16(4);
+    body.put_slice(b"caf\xe9");
+    let (header, rest) = RequestHeader::parse(&body.freeze()).unwrap();
+    assert_eq!(header.client_id, Some("caf\u{fffd}".into()));
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn strings_share_their_frame_until_detached() {
+    let frame = Bytes::from_static(b"topic");
+    let name = Str::from_utf8(frame.clone()).unwrap();
+    assert_eq!(name.as_bytes().as_ptr(), frame.as_ptr());
+    assert_ne!(name.detach().as_bytes().as_ptr(), frame.as_ptr());
+    let map = std::collections::HashMap::from([(name, 1)]);
+    assert_eq!(map.get("topic"), Some(&1));
+}
+
+#[test]
+fn records_in_pieces_are_one_field() {
+    let large = Bytes::from(vec![1u8; 5000]);
+    let small = Bytes::from_static(&[2; 10]);
+    let records: Records = [large.clone(), small.clone(), large.clone(), Bytes::new()]
+        .into_iter()
+        .collect();
+    assert_eq!((records.len(), records.pieces().len()), (10_010, 4));
+    let mut w = Writer::new();
+    w.i8(9);
+    w.records(&records, false).unwrap();
+    w.i8(8);
+    let segments = w.into_segments();
+    let lens: Vec<_> = segments.iter().map(Bytes::len).collect();
+    assert_eq!(lens, [5, 5000, 10, 5000, 1]);
+    assert_eq!(segments[1].as_ptr(), large.as_ptr());
+    let whole = Records::from(segments).into_bytes();
+    assert_eq!(whole[1..5], 10_010i32.to_be_bytes());
+    assert_eq!(Records::from(whole.slice(5..10_015)), records);
+    assert_eq!(Records::default(), Records::from(Vec::new()));
+}
+
+#[test]
+fn unknown_tags_are_merged_in_order() {
+    // FetchResponse 17 knows tag 0 at the top level; the others come around it.
+    let mut response = FetchResponse {
+        node_endpoints: vec![NodeEndpoint {
+            node_id: 1,
+            host: "h".into(),
+            port: 9,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    response.unknown.push(3, Bytes::from_static(b"three"));
+    response.unknown.push(200, Bytes::from_static(&[7; 300]));
+    let bytes = response.to_bytes(17).unwrap();
+    let again = FetchResponse::decode(&bytes, 17).unwrap();
+    assert_eq!(again, response);
+    assert_eq!(again.unknown.as_slice().len(), 2);
+
+    let mut known = UnknownTags::default();
+    known.push(0, Bytes::new());
+    let clash = FetchResponse {
+        unknown: known,
+        ..response.clone()
+    };
+    assert_eq!(clash.to_bytes(17).err(), Some(EncodeError::TagOrder));
+    let mut twice = UnknownTags::default();
+    twice.push(5, Bytes::new());
+    twice.push(5, Bytes::new());
+    assert_eq!(
+        FetchResponse {
+            unknown: twice,
+            ..response
+        }
+        .to_bytes(17)
+        .err(),
+        Some(EncodeError::TagOrder)
+    );
+}
+
+#[test]
+fn long_tagged_fields_have_their_sizes_in_front() {
+    // A known tagged field longer than 127, and than 16,383, bytes needs a size of two, and three, bytes.
+    for hosts in [1, 4, 40, 4000] {
+        let endpoint = NodeEndpoint {
+            host: "x".repeat(30).into(),
+            ..Default::default()
+        };
+        let mut response = FetchResponse {
+            node_endpoints: vec![endpoint; hosts],
+            ..Default::default()
+        };
+        response.unknown.push(9, Bytes::from_static(b"after"));
+        assert_eq!(
+            FetchResponse::decode(&response.to_bytes(18).unwrap(), 18),
+            Ok(response)
+        );
+    }
+}
+
+#[test]
+fn varints_are_bounded() {
+    for (bytes, value) in [
+        (&[0x00][..], Ok(0)),
+        (&[0x80, 0x01], Ok(128)),
+        (&[0xff, 0xff, 0xff, 0xff, 0x0f], Ok(u32::MAX)),
+        (&[0x80, 0x80, 0x80, 0x80, 0x00], Ok(0)),
+        (&[0xff, 0xff, 0xff, 0xff, 0x10], Err(DecodeError::Varint)),
+        (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Err(DecodeError::Varint)),
+        (&[0xff], Err(DecodeError::Truncated)),
+    ] {
+        let bytes = Bytes::copy_from_slice(bytes);
+        assert_eq!(drumlin_wire::Reader::new(&bytes, 0).uvarint(), value, "{bytes:?}");
+    }
+}
+
+#[test]
+fn headers_go_both_ways() {
+    let request = MetadataRequest {
+        topics: None,
+        ..Default::default()
+    };
+    for version in [1, 9] {
+        let frame = frame::request(&request, version, 77, Some("me")).unwrap();
+        let bytes = frame.clone().into_bytes();
+        let prefix = *bytes.first_chunk::<4>().unwrap();
+        assert_eq!(frame::length(prefix, 1 << 20), Ok(frame.len - 4));
+        let (header, body) = RequestHeader::parse(&bytes.slice(4..)).unwrap();
+        assert_eq!((header.api_key, header.api_version), (ApiKey::Metadata, version));
+        assert_eq!((header.correlation_id, header.client_id), (77, Some("me".into())));
+        assert_eq!(MetadataRequest::decode(&body, version).unwrap().topics, None);
+    }
+    let unknown = Bytes::from_static(&[0x03, 0xe7, 0, 1, 0, 0, 0, 0, 0xff, 0xff]);
+    assert_eq!(
+        RequestHeader::parse(&unknown),
+        Err(HeaderError::UnknownApi { key: 999, version: 1 })
+    );
+}
+
+#[test]
+fn api_versions_of_the_future_can_be_answered() {
+    // Version 127, with a body that nobody can read.
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(18);
+    bytes.put_i16(127);
+    bytes.put_i32(5);
+    bytes.put_i16(-1);
+    bytes.put_slice(&[0, 0xff, 0xff, 0xff]);
+    let (header, _) = RequestHeader::parse(&bytes.freeze()).unwrap();
+    assert_eq!(
+        registry::route(header.api_key, header.api_version),
+        Route::ApiVersionsFallback
+    );
+    let api = registry::find(ApiKey::ApiVersions).unwrap();
+    let answer = ApiVersionsResponse {
+        error_code: 35,
+        api_keys: vec![ApiVersion {
+            api_key: api.key.as_i16(),
+            min_version: api.min,
+            max_version: api.max,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let bytes = frame::response(&answer, 0, 5).unwrap().into_bytes();
+    assert_eq!(&bytes[4..], [0, 0, 0, 5, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 4]);
+    // And the header stays in version 0 for the flexible versions.
+    let bytes = frame::response(&ApiVersionsResponse::default(), 3, 6)
+        .unwrap()
+        .into_bytes();
+    assert_eq!(&bytes[4..], [0, 0, 0, 6, 0, 0, 1, 0, 0, 0, 0, 0]);
+    let (header, body) = ResponseHeader::parse(&bytes.slice(4..), ApiKey::ApiVersions, 3).unwrap();
+    assert_eq!(header.correlation_id, 6);
+    assert!(ApiVersionsResponse::decode(&body, 3).is_ok());
+    assert!(ApiVersionsRequest::default().to_bytes(5).is_err());
+}
+
+#[test]
+fn legacy_produce_can_be_read_and_answered() {
+    let request = ProduceRequest {
+        acks: 1,
+        topic_data: vec![TopicProduceData {
+            name: "t".into(),
+            partition_data: vec![PartitionProduceData {
+                records: Some(Records::from(Bytes::from_static(b"legacy"))),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    for version in 0..3 {
+        assert_eq!(registry::route(ApiKey::Produce, version), Route::Unsupported);
+        assert_eq!(ApiKey::Produce.request_header_version(version), 1);
+        let bytes = request.to_bytes(version).unwrap();
+        assert_eq!(&bytes[..6], [0, 1, 0, 0, 0, 0], "acks and timeout stand first");
+        assert_eq!(ProduceRequest::decode(&bytes, version), Ok(request.clone()));
+    }
+    let throttled = ProduceResponse {
+        throttle_time_ms: 1,
+        ..Default::default()
+    };
+    assert_eq!(
+        throttled.to_bytes(0).unwrap().len(),
+        4,
+        "version 0 has no throttle time"
+    );
+    assert_eq!(throttled.to_bytes(1).unwrap().len(), 8);
+    assert_eq!(FetchRequest::default().to_bytes(0).unwrap().len(), 4 + 4 + 4 + 4);
+}
+
+#[test]
+fn what_a_version_cannot_say_is_refused() {
+    let request = ProduceRequest {
+        transactional_id: Some("tx".into()),
+        ..Default::default()
+    };
+    let refused = EncodeError::Field {
+        field: "TransactionalId",
+        version: 2,
+    };
+    assert_eq!(request.to_bytes(2).err(), Some(refused));
+    assert_eq!(
+        MetadataRequest {
+            topics: None,
+            ..Default::default()
+        }
+        .to_bytes(0)
+        .err(),
+        Some(EncodeError::Null("Topics"))
+    );
+    let long = ProduceRequest {
+        transactional_id: Some("x".repeat(40_000).into()),
+        ..Default::default()
+    };
+    assert_eq!(long.to_bytes(3).err(), Some(EncodeError::TooLong));
+    assert_eq!(long.to_bytes(9).err(), Some(EncodeError::TooLong));
+}
+
+#[test]
+fn the_registry_routes() {
+    assert_eq!(registry::route(ApiKey::Produce, 13), Route::Serve);
+    assert_eq!(registry::route(ApiKey::Produce, 14), Route::Refuse);
+    assert_eq!(registry::route(ApiKey::Produce, -1), Route::Refuse);
+    assert_eq!(registry::route(ApiKey::Fetch, 3), Route::Refuse);
+    assert_eq!(registry::route(ApiKey::Envelope, 0), Route::Refuse);
+    assert_eq!(
+        registry::route(ApiKey::ApiVersions, -1),
+        Route::ApiVersionsFallback
+    );
+    for api in registry::APIS {
+        assert_eq!(registry::find(api.key), Some(api));
+        assert!((api.served_from..=api.max).all(|v| registry::route(api.key, v) == Route::Serve));
+    }
+}
