@@ -100,6 +100,13 @@ fn hex(id: &TopicId) -> String {
 }
 
 impl Image {
+    /// Takes in the `NewController` entry at the image's position.
+    pub(crate) fn begin_epoch(&mut self, epoch: u64, node_id: i32) {
+        self.epoch = epoch;
+        self.controller = node_id;
+        self.position += 1;
+    }
+
     /// Changes the image by a data entry's record; `slot` is that entry's. An error leaves it unusable.
     pub(crate) fn apply(&mut self, record: &Record, slot: u64) -> Result<(), ApplyError> {
         match record {
