@@ -15,12 +15,15 @@ const EARLY: Duration = Duration::from_secs(2);
 /// How long the broker may live otherwise, once it answers.
 const LIFE_MS: std::ops::Range<u64> = 300..5_000;
 
-/// Kills for as long as the plan says; the broker runs when it is done.
+/// Kills for as long as the plan says, at most twice as long to have its least number of
+/// kills; the broker runs when it is done.
 pub fn run(broker: &mut Broker, plan: &Plan, rng: &mut StdRng, account: &Account) -> anyhow::Result<Figures> {
     let (mut kills, mut early, mut caches) = (0, 0, 0);
     let (mut slowest, mut idle_lives) = (0, 0);
     let end = Instant::now() + plan.duration;
-    while Instant::now() < end && !account.is_broken() {
+    let last = end + plan.duration;
+    while (Instant::now() < end || (kills < plan.min_kills && Instant::now() < last)) && !account.is_broken()
+    {
         let acked = account.acked();
         if kills > 0 && rng.random_range(0..EARLY_ONE_IN) == 0 {
             let life = EARLY.mul_f64(rng.random_range(0.0..1.0));

@@ -22,7 +22,7 @@ use anyhow::bail;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, against_kafka};
 use crate::client::Connection;
 use account::{Account, Acked};
 pub use consumer::decoded;
@@ -140,7 +140,8 @@ pub fn run(broker: &mut Broker, plan: &Plan) -> anyhow::Result<Figures> {
     figures.extend(found);
     figures.extend(account.figures());
     let kills = figures.get("kills").copied().unwrap_or(0);
-    if kills < plan.min_kills {
+    // Apache Kafka takes seconds to start, and is only here to try the ledger out.
+    if kills < plan.min_kills && !against_kafka() {
         bail!("only {kills} kills, of {} wanted: {figures:?}", plan.min_kills);
     }
     println!("ledger: {figures:?}");

@@ -172,3 +172,84 @@ fn check_order(partition: i32, log: &[Identity], plan: &Plan, account: &Account,
     }
     plain.values().map(|n| n - 1).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(producer: u32, counter: u64) -> Identity {
+        Identity {
+            producer,
+            partition: 0,
+            counter,
+        }
+    }
+
+    /// Producer 0 is idempotent, producer 1 is not.
+    fn broken(log: &[Identity], acked: &[Acked]) -> bool {
+        let plan = Plan {
+            idempotent: 1,
+            plain: 1,
+            ..Plan::everyday(0)
+        };
+        let account = Account::new(1);
+        check_acked(0, log, &account, acked);
+        check_order(0, log, &plan, &account, acked);
+        account.is_broken()
+    }
+
+    fn acked(producer: u32, count: u64, offset: i64) -> Acked {
+        Acked {
+            producer,
+            partition: 0,
+            first: 0,
+            count,
+            offset: Some(offset),
+        }
+    }
+
+    #[test]
+    fn what_was_promised_passes() {
+        let log = [identity(1, 0), identity(0, 0), identity(0, 1), identity(1, 0)];
+        assert!(
+            !broken(&log, &[acked(0, 2, 1), acked(1, 1, 3)]),
+            "a plain producer may repeat itself"
+        );
+        assert!(
+            !broken(&log, &[acked(0, 2, 1)]),
+            "what was not acknowledged may be there"
+        );
+    }
+
+    #[test]
+    fn each_broken_promise_is_found() {
+        let two = [acked(0, 2, 0)];
+        assert!(broken(&[identity(0, 0)], &two), "an acknowledged record is lost");
+        assert!(
+            broken(&[identity(0, 1), identity(0, 0)], &two),
+            "they change places"
+        );
+        assert!(
+            broken(&[identity(1, 0), identity(0, 0), identity(0, 1)], &two),
+            "they are elsewhere"
+        );
+        assert!(
+            broken(&[identity(0, 0), identity(0, 1), identity(0, 1)], &two),
+            "one is there twice"
+        );
+        assert!(
+            broken(&[identity(0, 0), identity(0, 1), identity(0, 3)], &two),
+            "one in the middle is not there"
+        );
+    }
+
+    #[test]
+    fn what_was_seen_must_stay() {
+        let account = Account::new(1);
+        account.saw(0, 3, 17);
+        account.saw(0, 3, 17);
+        assert!(!account.is_broken());
+        account.saw(0, 3, 18);
+        assert!(account.is_broken());
+    }
+}
