@@ -122,7 +122,9 @@ impl Window<'_> {
         while self.end < n && !self.done {
             if self.end == self.buf.len() {
                 // Doubles what is full, so memory follows the bytes that came and not a length that was claimed.
-                self.buf.resize((self.buf.len() * 2).max(WINDOW), 0);
+                let mut grown = vec![0; (self.end * 2).max(WINDOW)];
+                grown[..self.end].copy_from_slice(&self.buf[..self.end]);
+                self.buf = grown;
             }
             let read = self.decoder.read(&mut self.buf[self.end..]);
             match read {

@@ -19,7 +19,9 @@ pub(crate) struct Decoder<'a> {
     input: &'a [u8],
     xerial: bool,
     max_block: u64,
+    /// Room for a block; the one at hand is `block[..len]`.
     block: Vec<u8>,
+    len: usize,
     read: usize,
 }
 
@@ -30,6 +32,7 @@ impl<'a> Decoder<'a> {
             xerial: input.starts_with(&MAGIC),
             max_block: max_output,
             block: Vec::new(),
+            len: 0,
             read: 0,
         }
     }
@@ -65,7 +68,7 @@ impl<'a> Decoder<'a> {
 
 impl Read for Decoder<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.block.len() {
+        while self.read == self.len {
             let Some(block) = self.next_block()? else {
                 return Ok(0);
             };
@@ -80,15 +83,16 @@ impl Read for Decoder<'_> {
                     "snappy block above the cap",
                 ));
             }
-            self.block.clear();
-            self.block.resize(claimed, 0);
+            if self.block.len() < claimed {
+                self.block = vec![0; claimed];
+            }
+            self.len = 0;
             self.read = 0;
-            let len = snap::raw::Decoder::new()
+            self.len = snap::raw::Decoder::new()
                 .decompress(block, &mut self.block)
                 .map_err(io::Error::other)?;
-            self.block.truncate(len);
         }
-        let rest = &self.block[self.read..];
+        let rest = &self.block[self.read..self.len];
         let len = rest.len().min(out.len());
         out[..len].copy_from_slice(&rest[..len]);
         self.read += len;
