@@ -116,7 +116,7 @@ impl Tool {
             Tool::Cluster => "org.apache.kafka.tools.ClusterTool",
             Tool::ProducerPerf => "org.apache.kafka.tools.ProducerPerformance",
             Tool::VerifiableProducer => "org.apache.kafka.tools.VerifiableProducer",
-            Tool::DumpLog => "kafka.tools.DumpLogSegments",
+            Tool::DumpLog => "org.apache.kafka.tools.DumpLogSegments",
         }
     }
 }
