@@ -1,1 +1,48 @@
-//! Placeholder.
+//! A broker's partitions over object storage: append, hot log, WAL, sealing, manifests, reads, retention.
+//!
+//! Owns all of a partition's life and every format in the bucket below `wal/` and `topic/`, but for the chain
+//! itself, which is `objects`'. Leaves to others: what topics exist and who leads them (`cluster`), the protocol
+//! (`wire`, `broker`), the inside of a batch (`records`).
+//!
+//! Start reading at [`log`](mod@log), follow an append into `wal`, a commit into `partition`, a round through
+//! `keeper`, a fetch through [`read`], a restart through [`recover`](mod@recover).
+//!
+//! Rules in brackets, (A3) or (D1), are those of the project's safety page.
+
+mod arena;
+mod codec;
+mod cold;
+mod commit;
+mod fold;
+mod footer;
+mod hotcache;
+mod keeper;
+mod layout;
+mod leaves;
+pub mod log;
+mod manifest;
+pub mod metrics;
+mod object;
+mod partition;
+mod policy;
+mod producers;
+pub mod read;
+pub mod recover;
+mod retention;
+mod rope;
+mod seal;
+mod state;
+mod sweep;
+mod types;
+mod wal;
+
+pub use codec::FormatError;
+pub use commit::{Commit, CommitError};
+pub use log::{AppendError, AppendOptions, Appended, DeleteRecordsError, Log, StartError};
+pub use metrics::LogMetrics;
+pub use partition::{Partition, Waiter};
+pub use producers::{ActiveProducer, SequenceError};
+pub use read::{Read, ReadError, TimestampOffset};
+pub use recover::{RecoverError, Recovered, recover};
+pub use types::{Identity, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId, TopicPartition};
+pub use wal::LogEnd;

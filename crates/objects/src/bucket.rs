@@ -20,7 +20,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::env::Env;
 use crate::error::{LockError, OpenError, PutNewError, StoreError};
-use crate::local::{LocalStore, LockGuard};
+use crate::local::{LocalStore, LockGuard, Settle};
+use crate::powercut::PowerCutStore;
 use crate::stats::{Operation, Reason, StoreStats};
 
 /// Above this a put to a remote store goes up in parts.
@@ -89,6 +90,7 @@ struct Shared {
     store: Arc<dyn ObjectStore>,
     kind: BucketKind,
     local: Option<Arc<LocalStore>>,
+    settle: Option<Arc<dyn Settle>>,
     env: Env,
     options: BucketOptions,
     stats: StoreStats,
@@ -107,13 +109,7 @@ impl Bucket {
     /// from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*` variables.
     pub fn open(url: &str, env: &Env, options: &BucketOptions) -> Result<Bucket, OpenError> {
         let opened = crate::open::open(url, env, options)?;
-        Ok(Self::assemble(
-            opened.store,
-            opened.kind,
-            opened.local,
-            env,
-            options.clone(),
-        ))
+Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.clone()))
     }
 
     /// A bucket over any store, for tests and simulations, with default options.
@@ -128,7 +124,7 @@ impl Bucket {
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(store, kind, None, env, options)
+        Self::assemble(store, kind, None, None, env, options)
     }
 
     /// A bucket over `store`, which passes its calls on to `local`: a fault-injecting wrapper of a directory.
@@ -138,27 +134,30 @@ impl Bucket {
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(store, BucketKind::Local, Some(local), env, options)
+        Self::assemble(store, BucketKind::Local, Some(local), None, env, options)
+    }
+
+    /// A bucket over `store`, which passes its calls on to a modelled directory.
+    pub fn from_modelled(
+        store: Arc<dyn ObjectStore>,
+        model: &PowerCutStore,
+        env: &Env,
+        options: BucketOptions,
+    ) -> Bucket {
+        Self::assemble(store, BucketKind::Local, None, Some(Arc::new(model.clone())), env, options)
     }
 
     fn assemble(
         store: Arc<dyn ObjectStore>,
         kind: BucketKind,
         local: Option<Arc<LocalStore>>,
+        settle: Option<Arc<dyn Settle>>,
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        let stats = StoreStats::default();
-        Self {
-            shared: Arc::new(Shared {
-                store,
-                kind,
-                local,
-                env: env.clone(),
-                options,
-                stats,
-            }),
-        }
+        let settle = settle.or_else(|| local.clone().map(|local| local as Arc<dyn Settle>));
+        let (env, stats) = (env.clone(), StoreStats::default());
+        Self { shared: Arc::new(Shared { store, kind, local, settle, env, options, stats }) }
     }
 
     /// What kind of store lies beneath.
@@ -254,11 +253,11 @@ impl Bucket {
             .into_iter()
             .map(|part| (part.content_length() as u64, upload.put_part(part)))
             .collect();
-        let sent = futures::stream::iter(
-            parts
-                .into_iter()
-                .map(|(size, work)| self.attempt(Operation::Put, why, key, size, work)),
-        )
+        let mut sends = Vec::with_capacity(parts.len());
+        for (size, work) in parts {
+            sends.push(self.attempt(Operation::Put, why, key, size, work));
+        }
+        let sent = futures::stream::iter(sends)
         .buffer_unordered(PARTS_IN_FLIGHT)
         .collect::<Vec<_>>()
         .await;
@@ -412,14 +411,9 @@ impl Bucket {
     /// Makes sure that an object which was found, and is one's own, is durable: both fsyncs on a local store
     /// (rule S2), nothing elsewhere.
     pub(crate) async fn settle(&self, key: &str) -> Result<(), StoreError> {
-        let Some(local) = &self.shared.local else {
-            return Ok(());
-        };
+        let Some(settle) = &self.shared.settle else { return Ok(()) };
         let path = path_of(Operation::Get, key)?;
-        local
-            .settle(&path)
-            .await
-            .map_err(|error| StoreError::read("settle", key, error))
+        settle.settle(&path).await.map_err(|error| StoreError::read("settle", key, error))
     }
 
     /// The wait before the next attempt after `failed` of them: doubled each time, half of it random.

@@ -25,7 +25,9 @@ pub const FENCE_BODY_MAX: usize = FENCE_LEN - ENTRY_HEADER_LEN - 2;
 pub struct FenceOutcome {
     /// The fence's slot: readers read `[checkpoint, end)`, exactly.
     pub end: u64,
-    /// The newest checkpoint whose entry lies below the end.
+    /// The newest checkpoint whose entry lies below the end, as yet. The old owner may still put the marker of a
+    /// newer one, committed below the end, and delete what it covers: on a missing entry, ask
+    /// [`checkpoint_below`](super::checkpoint_below) and begin again (rule F4).
     pub checkpoint: Option<Checkpoint>,
 }
 

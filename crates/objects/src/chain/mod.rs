@@ -23,7 +23,7 @@ pub use fence::{FENCE_LEN, FenceOutcome, fence};
 pub use header::{ENTRY_HEADER_LEN, EntryHeader, EntryKind, FormatError};
 pub use marker::Checkpoint;
 pub use read::{
-    BirthOutcome, Entry, newest_checkpoint, put_birth, read_birth, read_entry, read_header,
+    BirthOutcome, Entry, checkpoint_below, newest_checkpoint, put_birth, read_birth, read_entry, read_header,
     read_header_and_footer,
 };
 pub use writer::{AppendRefused, Appended, ChainEnd, ChainOptions, ChainState, ChainWriter, CheckpointError};
@@ -125,3 +125,6 @@ impl ChainError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

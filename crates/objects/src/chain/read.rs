@@ -150,8 +150,9 @@ pub async fn newest_checkpoint(
     checkpoint_below(bucket, name, u64::MAX, why).await
 }
 
-/// The newest checkpoint whose entry lies below `end`.
-pub(crate) async fn checkpoint_below(
+/// The newest checkpoint whose entry lies below `end`, the fence's slot: where a reader of a fenced chain begins,
+/// and begins again when an entry that it needs is gone (rule F4).
+pub async fn checkpoint_below(
     bucket: &Bucket,
     name: &ChainName,
     end: u64,

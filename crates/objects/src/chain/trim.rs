@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::header::EntryKind;
@@ -144,10 +143,13 @@ async fn is_fence(bucket: &Bucket, name: &ChainName, slot: u64) -> Result<bool, 
 
 async fn delete_slots(bucket: &Bucket, name: &ChainName, slots: Vec<u64>) -> Result<u64, StoreError> {
     let count = slots.len() as u64;
-    futures::stream::iter(slots)
-        .map(|slot| async move { bucket.delete(&name.entry_key(slot), Reason::Sweep).await })
-        .buffered(DELETES_IN_FLIGHT)
-        .try_collect::<Vec<()>>()
-        .await?;
+    let keys: Vec<String> = slots.into_iter().map(|slot| name.entry_key(slot)).collect();
+    for keys in keys.chunks(DELETES_IN_FLIGHT) {
+        let mut deletes = Vec::with_capacity(keys.len());
+        for key in keys {
+            deletes.push(bucket.delete(key, Reason::Sweep));
+        }
+        futures::future::try_join_all(deletes).await?;
+    }
     Ok(count)
 }

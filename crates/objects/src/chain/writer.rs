@@ -234,14 +234,26 @@ impl ChainWriter {
         &self,
         kind: EntryKind,
         epoch: u64,
-        buf: BytesMut,
+        mut buf: BytesMut,
+        footer_at: u64,
+    ) -> Result<Appended, AppendRefused> {
+        self.append_from(kind, epoch, &mut buf, footer_at)
+    }
+
+    /// As [`ChainWriter::append`], but takes the bytes out of `buf` only when it succeeds: for owners that come
+    /// again after [`AppendRefused::Full`].
+    pub fn append_from(
+        &self,
+        kind: EntryKind,
+        epoch: u64,
+        buf: &mut BytesMut,
         footer_at: u64,
     ) -> Result<Appended, AppendRefused> {
         let footer_fits = (ENTRY_HEADER_LEN as u64..=buf.len() as u64).contains(&footer_at);
         if buf.len() < ENTRY_HEADER_LEN || (footer_at != 0 && !footer_fits) {
             return Err(AppendRefused::Malformed);
         }
-        self.append_with(kind, epoch, |_| (buf, footer_at))
+        self.append_with(kind, epoch, |_| (std::mem::take(buf), footer_at))
     }
 
     fn append_with(

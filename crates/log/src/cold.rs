@@ -1,0 +1,333 @@
+//! Sealed data through the block cache.
+//!
+//! Blocks of 512 KiB are verified by their checksum when they arrive, cached, and handed out by reference. Loads
+//! of the same place wait for one another, have a byte budget of their own, and reach further ahead the longer a
+//! reader proves sequential.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use drumlin_objects::Reason;
+use drumlin_objects::cache::{BlockCache, CacheHint};
+use tokio::sync::Semaphore;
+
+use crate::log::Log;
+use crate::manifest::{
+    BLOCK_BYTES, LeafPointer, LeafRow, Segment, SegmentDetail, decode_leaf_detail, decode_leaf_table,
+};
+use crate::read::{Failure, ReadError, Source};
+use crate::rope::Rope;
+use crate::types::TopicPartition;
+
+/// Load no more than was asked for.
+pub(crate) const NO_READ_AHEAD: usize = 0;
+/// A reader that got this far ahead is a backfill: what it reads is not worth evicting the tail for.
+const BACKFILL_FROM: usize = 4 << 20;
+/// Sequential readers that are told apart on one partition.
+const STREAMS: usize = 8;
+/// Manifest tables and segment details kept decoded.
+const DECODED: usize = 64;
+/// Loads of one object wait for each other within ranges of this many blocks.
+const LOAD_STRIPE: u64 = 32;
+
+struct Stream {
+    id: TopicPartition,
+    next: i64,
+    ahead: usize,
+}
+
+/// Reading sealed data.
+pub(crate) struct Cold {
+    cache: Arc<dyn BlockCache>,
+    budget: Semaphore,
+    budget_total: usize,
+    ahead_max: usize,
+    streams: Mutex<VecDeque<Stream>>,
+    loading: Mutex<BTreeMap<(Arc<str>, u64), Arc<tokio::sync::Mutex<()>>>>,
+    tables: Mutex<VecDeque<(Arc<str>, Arc<Vec<LeafRow>>)>>,
+    details: Mutex<VecDeque<(Arc<str>, i64, Arc<Segment>)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cold {
+    pub(crate) fn new(cache: Arc<dyn BlockCache>, inflight_bytes: usize, ahead_max: usize) -> Self {
+        let budget_total = (inflight_bytes / 1024).clamp(1, u32::MAX as usize / 2);
+        Self {
+            cache,
+            budget: Semaphore::new(budget_total),
+            budget_total,
+            ahead_max,
+            streams: Mutex::default(),
+            loading: Mutex::default(),
+            tables: Mutex::default(),
+            details: Mutex::default(),
+        }
+    }
+
+    /// How far ahead a reader at `offset` may load, bytes.
+    pub(crate) fn stream(&self, id: TopicPartition, offset: i64) -> usize {
+        let streams = lock(&self.streams);
+        let known = streams
+            .iter()
+            .find(|stream| stream.id == id && stream.next == offset);
+        known.map_or(BLOCK_BYTES, |stream| stream.ahead)
+    }
+
+    /// Notes that a reader came from `offset` to `next`.
+    pub(crate) fn read_to(&self, id: TopicPartition, offset: i64, next: i64, ahead: usize) {
+        let mut streams = lock(&self.streams);
+        let known = streams
+            .iter()
+            .position(|stream| stream.id == id && stream.next == offset);
+        let ahead = if known.is_some() {
+            (2 * ahead).min(self.ahead_max)
+        } else {
+            BLOCK_BYTES
+        };
+        if let Some(at) = known {
+            streams.remove(at);
+        }
+        streams.push_back(Stream { id, next, ahead });
+        if streams.len() > STREAMS * 8 {
+            streams.pop_front();
+        }
+    }
+
+    /// The bytes of `range` of a source. Verified; by reference into cached blocks.
+    pub(crate) async fn load(
+        &self,
+        log: &Log,
+        id: &TopicPartition,
+        source: &Source,
+        range: Range<u64>,
+        ahead: usize,
+    ) -> Result<Rope, Failure> {
+        let object = Object::of(id, source);
+        let block = BLOCK_BYTES as u64;
+        let (first, last) = (range.start / block, (range.end.max(1) - 1) / block);
+        let mut rope = Rope::default();
+        let mut at = first;
+        while at <= last {
+            if let Some(bytes) = self.cached(log, &object, at).await {
+                push_part(&mut rope, bytes, at * block, &range);
+                at += 1;
+                continue;
+            }
+            let gate = self.gate(&object.key, at / LOAD_STRIPE);
+            let guard = gate.lock().await;
+            if let Some(bytes) = self.cached(log, &object, at).await {
+                push_part(&mut rope, bytes, at * block, &range);
+                at += 1;
+                continue;
+            }
+            let hint = if ahead > BACKFILL_FROM {
+                CacheHint::Backfill
+            } else {
+                CacheHint::Keep
+            };
+            let ahead_blocks = (ahead as u64 / block).saturating_sub(1);
+            let until = (last.max(at + ahead_blocks) + 1)
+                .min(object.blocks())
+                .min((at / LOAD_STRIPE + 1) * LOAD_STRIPE);
+            let loaded = self.fetch(log, &object, at..until, hint).await;
+            drop(guard);
+            self.release_gate(&object.key, at / LOAD_STRIPE, gate);
+            for bytes in loaded? {
+                if at <= last {
+                    push_part(&mut rope, bytes, at * block, &range);
+                }
+                at += 1;
+            }
+        }
+        Ok(rope)
+    }
+
+    async fn cached(&self, log: &Log, object: &Object<'_>, block: u64) -> Option<Bytes> {
+        let bytes = self.cache.get(&object.key, object.first_block() + block).await?;
+        if bytes.len() as u64 != object.block_length(block) {
+            return None;
+        }
+        log.counters().add_cached(bytes.len());
+        Some(bytes)
+    }
+
+    fn gate(&self, key: &Arc<str>, stripe: u64) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(lock(&self.loading).entry((Arc::clone(key), stripe)).or_default())
+    }
+
+    fn release_gate(&self, key: &Arc<str>, stripe: u64, gate: Arc<tokio::sync::Mutex<()>>) {
+        drop(gate);
+        let mut loading = lock(&self.loading);
+        let entry = (Arc::clone(key), stripe);
+        if loading
+            .get(&entry)
+            .is_some_and(|gate| Arc::strong_count(gate) == 1)
+        {
+            loading.remove(&entry);
+        }
+    }
+
+    async fn fetch(
+        &self,
+        log: &Log,
+        object: &Object<'_>,
+        blocks: Range<u64>,
+        hint: CacheHint,
+    ) -> Result<Vec<Bytes>, Failure> {
+        let start = blocks.start * BLOCK_BYTES as u64;
+        let end = (blocks.end * BLOCK_BYTES as u64).min(object.length);
+        let units = ((end - start) as usize)
+            .div_ceil(1024)
+            .clamp(1, self.budget_total);
+        let permit = self
+            .budget
+            .acquire_many(u32::try_from(units).unwrap_or(u32::MAX))
+            .await;
+        let range = object.position + start..object.position + end;
+        let whole = log
+            .bucket()
+            .get_range(&object.key, range, Reason::ColdRead)
+            .await
+            .map_err(Failure::of)?;
+        drop(permit);
+        log.counters().add_cold(whole.len());
+        let mut parts = Vec::with_capacity((blocks.end - blocks.start) as usize);
+        for block in blocks.clone() {
+            let from = ((block - blocks.start) as usize) * BLOCK_BYTES;
+            let bytes = whole.slice(from..(from + object.block_length(block) as usize));
+            let expected = object.detail.block_crcs.get(block as usize).copied();
+            if expected != Some(crc32c::crc32c(&bytes)) {
+                let at = object.position + block * BLOCK_BYTES as u64;
+                return Err(Failure::Error(ReadError::Corrupt {
+                    what: format!("{} at byte {at}", object.key),
+                }));
+            }
+            self.cache
+                .insert(&object.key, object.first_block() + block, bytes.clone(), hint);
+            parts.push(bytes);
+        }
+        Ok(parts)
+    }
+
+    /// The table of a manifest leaf.
+    pub(crate) async fn leaf_table(
+        &self,
+        log: &Log,
+        leaf: &LeafPointer,
+    ) -> Result<Arc<Vec<LeafRow>>, Failure> {
+        let known = lock(&self.tables)
+            .iter()
+            .find(|(key, _)| *key == leaf.key)
+            .map(|(_, table)| Arc::clone(table));
+        if let Some(table) = known {
+            return Ok(table);
+        }
+        let bytes = log
+            .bucket()
+            .get_range(&leaf.key, 0..leaf.table_length, Reason::Manifest)
+            .await;
+        let bytes = bytes.map_err(Failure::of)?;
+        let rows = decode_leaf_table(&bytes).map_err(|error| ReadError::Corrupt {
+            what: format!("{}: {error}", leaf.key),
+        })?;
+        let table = Arc::new(rows);
+        let mut tables = lock(&self.tables);
+        tables.push_back((Arc::clone(&leaf.key), Arc::clone(&table)));
+        if tables.len() > DECODED {
+            tables.pop_front();
+        }
+        Ok(table)
+    }
+
+    /// A segment of a leaf, with its checksums and index.
+    pub(crate) async fn leaf_segment(
+        &self,
+        log: &Log,
+        leaf: &LeafPointer,
+        row: &LeafRow,
+    ) -> Result<Arc<Segment>, Failure> {
+        let base = row.segment.base_offset;
+        let known = {
+            let details = lock(&self.details);
+            let known = details
+                .iter()
+                .find(|(key, at, _)| *key == leaf.key && *at == base);
+            known.map(|(_, _, segment)| Arc::clone(segment))
+        };
+        if let Some(segment) = known {
+            return Ok(segment);
+        }
+        let range = row.detail_position..row.detail_position + row.detail_length;
+        let bytes = log
+            .bucket()
+            .get_range(&leaf.key, range, Reason::Manifest)
+            .await
+            .map_err(Failure::of)?;
+        let detail = decode_leaf_detail(&bytes).map_err(|error| ReadError::Corrupt {
+            what: format!("{}: {error}", leaf.key),
+        })?;
+        let segment = Arc::new(Segment {
+            detail,
+            ..row.segment.clone()
+        });
+        let mut details = lock(&self.details);
+        details.push_back((Arc::clone(&leaf.key), base, Arc::clone(&segment)));
+        if details.len() > DECODED {
+            details.pop_front();
+        }
+        Ok(segment)
+    }
+}
+
+/// The stored object behind a source.
+struct Object<'a> {
+    key: Arc<str>,
+    position: u64,
+    length: u64,
+    detail: &'a SegmentDetail,
+}
+
+impl<'a> Object<'a> {
+    fn of(id: &TopicPartition, source: &'a Source) -> Self {
+        match source {
+            Source::Segment(segment) => Self {
+                key: segment.key(id).into(),
+                position: 0,
+                length: segment.size,
+                detail: &segment.detail,
+            },
+            Source::Span(span) => Self {
+                key: Arc::clone(&span.bundle),
+                position: span.position,
+                length: span.length,
+                detail: &span.detail,
+            },
+        }
+    }
+
+    fn blocks(&self) -> u64 {
+        self.length.div_ceil(BLOCK_BYTES as u64)
+    }
+
+    fn block_length(&self, block: u64) -> u64 {
+        (BLOCK_BYTES as u64).min(self.length - (block * BLOCK_BYTES as u64).min(self.length))
+    }
+
+    /// Cache numbers of a span's blocks: a bundle holds many spans, none of which starts at another's byte.
+    fn first_block(&self) -> u64 {
+        self.position << 16
+    }
+}
+
+fn push_part(rope: &mut Rope, bytes: Bytes, start: u64, range: &Range<u64>) {
+    let from = range.start.saturating_sub(start).min(bytes.len() as u64) as usize;
+    let to = (range.end.saturating_sub(start)).min(bytes.len() as u64) as usize;
+    if from < to {
+        rope.push(bytes.slice(from..to));
+    }
+}

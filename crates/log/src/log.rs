@@ -1,0 +1,523 @@
+//! The log of one broker: its partitions over one WAL, and the tasks that keep them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use drumlin_objects::cache::BlockCache;
+use drumlin_objects::chain::{
+    BirthOutcome, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
+};
+use drumlin_objects::{Bucket, BucketKind, Env, Reason};
+use drumlin_records::BatchHeader;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::cold::Cold;
+use crate::commit::{Commit, CommitError};
+use crate::hotcache::HotCache;
+use crate::keeper::Keeper;
+use crate::layout;
+use crate::metrics::{Counters, LogMetrics};
+use crate::partition::Partition;
+use crate::producers::{SequenceError, Verdict};
+use crate::recover::Recovered;
+use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
+use crate::wal::{BatchParts, LogEnd, Wal};
+
+/// How often memory budgets are enforced.
+const TIDY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A broker's log. Cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub wal: Arc<Wal>,
+    pub cold: Cold,
+    pub identity: Identity,
+    pub partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
+    pub swept: watch::Sender<Vec<TopicId>>,
+    pub keeper: KeeperHandle,
+    hotcache: Option<HotCache>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What other tasks ask of the keeper.
+#[derive(Default)]
+pub(crate) struct KeeperHandle {
+    pub dropped: std::sync::Mutex<Vec<TopicPartition>>,
+    pub seal_requests: std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
+}
+
+/// Why a log did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A newer start was faster.
+    #[error("a newer start of this node has taken over")]
+    Fenced,
+    /// The store failed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// How a batch is to be appended.
+#[derive(Debug, Clone, Copy)]
+pub struct AppendOptions {
+    /// The leader epoch that the client believes in, if it said so.
+    pub expected_epoch: Option<i32>,
+    /// For `message.timestamp.type=LogAppendTime`: the time to stamp, Unix milliseconds.
+    pub log_append_time: Option<i64>,
+    /// When to give up waiting for room.
+    pub deadline: Instant,
+}
+
+/// A batch that stands in the log, durable once `commit` says so.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// The offset of the batch's first record.
+    pub base_offset: i64,
+    /// The first offset of the log.
+    pub log_start_offset: i64,
+    /// The time that was stamped, or -1.
+    pub log_append_time: i64,
+    /// When it is durable.
+    pub commit: Commit,
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AppendError {
+    /// The partition was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The client speaks of an older leadership.
+    #[error("leader epoch {found} is older than {current}")]
+    FencedEpoch {
+        /// The client's.
+        found: i32,
+        /// This broker's.
+        current: i32,
+    },
+    /// The client speaks of a leadership that this broker does not know of.
+    #[error("leader epoch {found} is newer than {current}")]
+    UnknownEpoch {
+        /// The client's.
+        found: i32,
+        /// This broker's.
+        current: i32,
+    },
+    /// Sequence numbers of an idempotent producer do not fit.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// No room until the deadline: the store does not take what was appended before.
+    #[error("no room for the batch until the deadline: the store is behind")]
+    NoRoom,
+    /// This broker was fenced, or is shutting down.
+    #[error("the log takes no more appends")]
+    Stopped,
+}
+
+/// Why records were not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeleteRecordsError {
+    /// The offset lies beyond the high watermark.
+    #[error("offset {offset} is beyond the high watermark {high_watermark}")]
+    OutOfRange {
+        /// What was asked for.
+        offset: i64,
+        /// The high watermark.
+        high_watermark: i64,
+    },
+    /// The partition was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The deletion may or may not have happened.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Log {
+    /// Starts the log of a new incarnation: its chain is born, its partitions stand as `recovered` left them.
+    ///
+    /// What `recovered` knows of partitions that are not in `partitions` belongs to deleted topics.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was acknowledged then.
+    pub async fn start(
+        env: &Env,
+        bucket: &Bucket,
+        cache: Arc<dyn BlockCache>,
+        options: LogOptions,
+        identity: Identity,
+        recovered: Option<Recovered>,
+        partitions: Vec<PartitionSpec>,
+    ) -> Result<Self, StartError> {
+        let name = layout::wal_chain(&identity);
+        let mut birth = BytesMut::zeroed(ENTRY_HEADER_LEN);
+        let estate = recovered
+            .as_ref()
+            .and_then(|recovered| recovered.estate.clone())
+            .unwrap_or_default();
+        birth.extend_from_slice(estate.as_bytes());
+        match put_birth(bucket, &name, 0, birth, Reason::Wal).await? {
+            BirthOutcome::Created => {}
+            BirthOutcome::Exists(_) => return Err(StartError::Fenced),
+        }
+        let first_slot = 1;
+        let chain_options = ChainOptions {
+            window: options.window,
+            ..ChainOptions::default()
+        };
+        let chain = ChainWriter::start(env, bucket, name.clone(), first_slot, chain_options);
+        let counters = Arc::new(Counters::default());
+        let hotcache = match (&options.cache_dir, bucket.kind()) {
+            (Some(dir), BucketKind::Remote) => HotCache::open(env, dir, options.cache_disk_bytes).await,
+            _ => None,
+        };
+        let cold = Cold::new(cache, options.cold_inflight_bytes, options.read_ahead_max);
+        let wal = Wal::new(env, bucket, options, name, chain, counters);
+        let mut recovered = recovered.unwrap_or_default();
+        let mut open = BTreeMap::new();
+        for spec in partitions {
+            let partition = Partition::new(spec.id, spec.leader_epoch, spec.config);
+            if let Some(state) = recovered.partitions.remove(&spec.id) {
+                state.fill(&partition, env.instant());
+            }
+            open.insert(spec.id, partition);
+        }
+        let shared = Arc::new(Shared {
+            wal,
+            cold,
+            identity,
+            partitions: RwLock::new(open),
+            swept: watch::Sender::new(Vec::new()),
+            keeper: KeeperHandle::default(),
+            hotcache,
+            tasks: std::sync::Mutex::default(),
+        });
+        let log = Self { shared };
+        log.spawn_tasks(first_slot, recovered);
+        Ok(log)
+    }
+
+    fn spawn_tasks(&self, first_slot: u64, recovered: Recovered) {
+        let wal = &self.shared.wal;
+        let env = &wal.env;
+        let keeper = Keeper::new(self.clone(), recovered);
+        let tidy = self.clone();
+        let tasks = vec![
+            env.spawn("wal-flusher", Arc::clone(wal).run_flusher()),
+            env.spawn("wal-commits", Arc::clone(wal).run_commits(first_slot)),
+            env.spawn("log-keeper", keeper.run()),
+            env.spawn("log-tidy", async move { tidy.tidy_memory().await }),
+        ];
+        *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn bucket(&self) -> &Bucket {
+        &self.shared.wal.bucket
+    }
+
+    pub(crate) fn cold(&self) -> &Cold {
+        &self.shared.cold
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.wal.counters
+    }
+
+    /// Opens a partition, or returns it if it is open.
+    pub fn open_partition(&self, spec: PartitionSpec) -> Arc<Partition> {
+        let mut partitions = self
+            .shared
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let new = || Partition::new(spec.id, spec.leader_epoch, spec.config.clone());
+        Arc::clone(partitions.entry(spec.id).or_insert_with(new))
+    }
+
+    /// Changes what storage knows of a topic's configuration.
+    pub fn configure(&self, id: &TopicPartition, config: Arc<PartitionConfig>) {
+        if let Some(partition) = self.partition(id) {
+            partition.lock().config = config;
+        }
+    }
+
+    /// Lets go of a partition whose topic was deleted; its objects are removed in the background.
+    pub fn drop_partition(&self, id: TopicPartition) {
+        let removed = self
+            .shared
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        if let Some(partition) = removed {
+            let mut inner = partition.lock();
+            inner.deleted = true;
+            inner.wake();
+        }
+        self.shared
+            .keeper
+            .dropped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id);
+        self.shared.wal.seal.notify_one();
+    }
+
+    /// Topics of which no object is left in the bucket, as they become so.
+    pub fn swept(&self) -> watch::Receiver<Vec<TopicId>> {
+        self.shared.swept.subscribe()
+    }
+
+    /// A partition that is open.
+    pub fn partition(&self, id: &TopicPartition) -> Option<Arc<Partition>> {
+        self.shared
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
+    }
+
+    /// Appends a batch that [`drumlin_records::validate`] passed. Waits for room only; the batch is durable,
+    /// and visible to consumers, when the returned commit says so.
+    ///
+    /// A duplicate of an idempotent producer returns the first copy's offset and commit (A4).
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub async fn append(
+        &self,
+        partition: &Arc<Partition>,
+        header: &BatchHeader,
+        batch: &Bytes,
+        options: AppendOptions,
+    ) -> Result<Appended, AppendError> {
+        let wal = &self.shared.wal;
+        let Some(permits) = wal.admit(batch.len(), options.deadline).await else {
+            return Err(if wal.ended().borrow().is_some() {
+                AppendError::Stopped
+            } else {
+                AppendError::NoRoom
+            });
+        };
+        let appended = self.append_admitted(partition, header, batch, &options, permits);
+        if !matches!(appended, Ok((_, true))) {
+            wal.give_back(permits);
+        }
+        appended.map(|(appended, _)| appended)
+    }
+
+    /// The synchronous part; says whether the room was used.
+    fn append_admitted(
+        &self,
+        partition: &Arc<Partition>,
+        header: &BatchHeader,
+        batch: &Bytes,
+        options: &AppendOptions,
+        permits: usize,
+    ) -> Result<(Appended, bool), AppendError> {
+        let wal = &self.shared.wal;
+        let mut inner = partition.lock();
+        if inner.deleted {
+            return Err(AppendError::Deleted);
+        }
+        let current = inner.leader_epoch;
+        match options.expected_epoch {
+            Some(found) if found < current => return Err(AppendError::FencedEpoch { found, current }),
+            Some(found) if found > current => return Err(AppendError::UnknownEpoch { found, current }),
+            _ => {}
+        }
+        let log_append_time = options.log_append_time.unwrap_or(-1);
+        if header.has_producer_id()
+            && let Verdict::Duplicate {
+                base_offset,
+                timestamp,
+                commit,
+            } = inner.producers.judge(header)?
+        {
+            let commit = commit.unwrap_or_else(Commit::done);
+            let log_append_time = if log_append_time >= 0 { timestamp } else { -1 };
+            let log_start_offset = inner.log_start;
+            return Ok((
+                Appended {
+                    base_offset,
+                    log_start_offset,
+                    log_append_time,
+                    commit,
+                },
+                false,
+            ));
+        }
+        let base_offset = inner.log_end;
+        let (high_watermark, epoch) = (inner.high_watermark, inner.leader_epoch);
+        let stamped = BatchHeader {
+            max_timestamp: options.log_append_time.unwrap_or(header.max_timestamp),
+            ..*header
+        };
+        let producers = &mut inner.producers;
+        let now = wal.env.instant();
+        let remember = |commit: &Commit| {
+            header
+                .has_producer_id()
+                .then(|| producers.appended(&stamped, base_offset, high_watermark, now, commit.clone()))
+        };
+        let parts = BatchParts {
+            batch,
+            append_time: options.log_append_time,
+        };
+        let commit = wal
+            .push(partition, epoch, base_offset, header, parts, permits, remember)
+            .map_err(|_| AppendError::Stopped)?;
+        inner.advance(header);
+        Ok((
+            Appended {
+                base_offset,
+                log_start_offset: inner.log_start,
+                log_append_time,
+                commit,
+            },
+            true,
+        ))
+    }
+
+    /// Moves log starts up, durably (N4). The answers are the log start offsets afterwards; -1 as an offset stands
+    /// for the high watermark.
+    pub async fn delete_records(
+        &self,
+        edits: Vec<(Arc<Partition>, i64)>,
+    ) -> Vec<Result<i64, DeleteRecordsError>> {
+        let mut outcomes = Vec::with_capacity(edits.len());
+        let mut moves = Vec::new();
+        for (partition, offset) in edits {
+            let inner = partition.lock();
+            let high_watermark = inner.high_watermark;
+            let offset = if offset == -1 { high_watermark } else { offset };
+            let outcome = if inner.deleted {
+                Err(DeleteRecordsError::Deleted)
+            } else if offset < 0 || offset > high_watermark {
+                Err(DeleteRecordsError::OutOfRange {
+                    offset,
+                    high_watermark,
+                })
+            } else {
+                Ok(inner.log_start.max(offset))
+            };
+            let wanted = outcome
+                .as_ref()
+                .ok()
+                .filter(|start| **start > inner.log_start)
+                .copied();
+            drop(inner);
+            if let Some(start) = wanted {
+                moves.push((partition, start));
+            }
+            outcomes.push(outcome);
+        }
+        if !moves.is_empty()
+            && let Err(error) = self.shared.wal.append_edits(moves).await
+        {
+            for outcome in &mut outcomes {
+                if outcome.is_ok() {
+                    *outcome = Err(error.into());
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Says when and why the log ended.
+    pub fn ended(&self) -> watch::Receiver<Option<LogEnd>> {
+        self.shared.wal.ended()
+    }
+
+    /// A snapshot of the log's counters.
+    pub fn metrics(&self) -> LogMetrics {
+        let wal = &self.shared.wal;
+        wal.counters.snapshot(wal.unflushed_bytes(), wal.unsealed().bytes)
+    }
+
+    /// Seals what is committed now, and returns when that is durable. For tests, tools and planned stops.
+    pub async fn seal_now(&self) {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.shared
+            .keeper
+            .seal_requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(done);
+        self.shared.wal.seal.notify_one();
+        let _ = wait.await;
+    }
+
+    /// Takes no more appends, puts what is open and waits until all is committed or `deadline` has come.
+    /// Returns whether all was. The log's tasks end.
+    pub async fn shutdown(&self, deadline: Instant) -> bool {
+        let wal = &self.shared.wal;
+        wal.stop();
+        let mut ended = wal.ended();
+        let drained = async {
+            loop {
+                if wal.is_drained() || ended.borrow_and_update().is_some() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout_at(deadline, drained).await.is_ok();
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        wal.chain.stop();
+        in_time && wal.ended().borrow().is_none()
+    }
+
+    async fn tidy_memory(&self) {
+        let wal = &self.shared.wal;
+        let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = wal.over_budget.notified() => {}
+                _ = ticks.tick() => {}
+            }
+            for object in wal.over_memory_budget() {
+                if let Some(cache) = &self.shared.hotcache {
+                    cache.keep(&object).await;
+                }
+                object.evict();
+            }
+            wal.release_memory();
+        }
+    }
+
+    /// Removes a local copy of a WAL object that is sealed.
+    pub(crate) fn forget_cached(&self, object: &crate::object::WalObject) {
+        if let Some(cache) = &self.shared.hotcache {
+            cache.forget(object);
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("identity", &self.shared.identity)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! Sequence numbers of idempotent producers on one partition (KIP-98), as appended and as committed (A3, A4).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use drumlin_records::BatchHeader;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::commit::Commit;
+use crate::footer::ProducerBatch;
+use crate::state::StoredProducer;
+
+/// Committed batches remembered per producer: what a client may have in flight.
+const REMEMBERED: usize = 5;
+
+/// Why a producer's batch was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SequenceError {
+    /// A sequence number that does not follow the last one.
+    #[error("sequence {found} of producer {producer_id} does not follow {last}")]
+    OutOfOrder {
+        /// The producer.
+        producer_id: i64,
+        /// Its last sequence, or -1.
+        last: i32,
+        /// The batch's first sequence.
+        found: i32,
+    },
+    /// The producer's epoch is older than one seen before.
+    #[error("epoch {found} of producer {producer_id} is older than {current}")]
+    InvalidEpoch {
+        /// The producer.
+        producer_id: i64,
+        /// The newest epoch seen.
+        current: i16,
+        /// The batch's.
+        found: i16,
+    },
+}
+
+/// What to do with a batch.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Append,
+    /// It stands in the log already; to be answered when its first copy is committed (A4).
+    Duplicate {
+        base_offset: i64,
+        timestamp: i64,
+        commit: Option<Commit>,
+    },
+}
+
+#[derive(Debug)]
+struct Batch {
+    epoch: i16,
+    first_sequence: i32,
+    last_sequence: i32,
+    base_offset: i64,
+    last_offset: i64,
+    timestamp: i64,
+    flags: u8,
+    /// None when it was committed before this incarnation started, or its commit was seen.
+    commit: Option<Commit>,
+}
+
+#[derive(Debug)]
+struct Producer {
+    /// Oldest first: those that are not committed, and the last five that are.
+    batches: VecDeque<Batch>,
+    last_seen: Instant,
+}
+
+/// The producers of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Producers(BTreeMap<i64, Producer>);
+
+/// A producer as DescribeProducers shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// The producer's id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// The last sequence appended.
+    pub last_sequence: i32,
+    /// The last batch's largest timestamp, Unix milliseconds.
+    pub last_timestamp: i64,
+}
+
+/// The sequence after `sequence`, which wraps from 2^31-1 to 0.
+fn following(sequence: i32) -> i32 {
+    if sequence == i32::MAX { 0 } else { sequence + 1 }
+}
+
+/// The last sequence of a batch of `last_offset_delta + 1` records that starts at `first`.
+fn last_sequence(first: i32, last_offset_delta: i32) -> i32 {
+    let sum = i64::from(first) + i64::from(last_offset_delta);
+    i32::try_from(sum).unwrap_or_else(|_| (sum - (1 << 31)) as i32)
+}
+
+impl Producers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Judges a batch that carries a producer id.
+    pub(crate) fn judge(&self, header: &BatchHeader) -> Result<Verdict, SequenceError> {
+        let Some(producer) = self.0.get(&header.producer_id) else {
+            return Ok(Verdict::Append);
+        };
+        let first = header.base_sequence;
+        let out_of_order = |last| SequenceError::OutOfOrder {
+            producer_id: header.producer_id,
+            last,
+            found: first,
+        };
+        let Some(newest) = producer.batches.back() else {
+            return Ok(Verdict::Append);
+        };
+        if header.producer_epoch < newest.epoch {
+            return Err(SequenceError::InvalidEpoch {
+                producer_id: header.producer_id,
+                current: newest.epoch,
+                found: header.producer_epoch,
+            });
+        }
+        if header.producer_epoch > newest.epoch {
+            return if first == 0 {
+                Ok(Verdict::Append)
+            } else {
+                Err(out_of_order(-1))
+            };
+        }
+        let last = last_sequence(first, header.last_offset_delta);
+        // Only the last five count: an older one cannot be told from a gap.
+        for batch in producer.batches.iter().rev().take(REMEMBERED) {
+            let same_epoch = batch.epoch == header.producer_epoch;
+            if same_epoch && batch.first_sequence == first && batch.last_sequence == last {
+                return Ok(Verdict::Duplicate {
+                    base_offset: batch.base_offset,
+                    timestamp: batch.timestamp,
+                    commit: batch.commit.clone(),
+                });
+            }
+        }
+        if first == following(newest.last_sequence) {
+            Ok(Verdict::Append)
+        } else {
+            Err(out_of_order(newest.last_sequence))
+        }
+    }
+
+    /// Remembers an appended batch; returns what the footer says of it.
+    pub(crate) fn appended(
+        &mut self,
+        header: &BatchHeader,
+        base_offset: i64,
+        committed_end: i64,
+        now: Instant,
+        commit: Commit,
+    ) -> ProducerBatch {
+        let record = ProducerBatch {
+            producer_id: header.producer_id,
+            epoch: header.producer_epoch,
+            first_sequence: header.base_sequence,
+            last_sequence: last_sequence(header.base_sequence, header.last_offset_delta),
+            base_offset,
+            last_offset: base_offset + i64::from(header.last_offset_delta),
+            timestamp: header.max_timestamp,
+            flags: 0,
+        };
+        self.remember(&record, Some(commit), committed_end, now);
+        record
+    }
+
+    /// Takes over a committed batch from a footer.
+    pub(crate) fn replay(&mut self, record: &ProducerBatch, now: Instant) {
+        self.remember(record, None, record.last_offset + 1, now);
+    }
+
+    fn remember(&mut self, record: &ProducerBatch, commit: Option<Commit>, committed_end: i64, now: Instant) {
+        let producer = self.0.entry(record.producer_id).or_insert_with(|| Producer {
+            batches: VecDeque::new(),
+            last_seen: now,
+        });
+        producer.last_seen = now;
+        producer.batches.push_back(Batch {
+            epoch: record.epoch,
+            first_sequence: record.first_sequence,
+            last_sequence: record.last_sequence,
+            base_offset: record.base_offset,
+            last_offset: record.last_offset,
+            timestamp: record.timestamp,
+            flags: record.flags,
+            commit,
+        });
+        // Keep five committed ones: a checkpoint needs them while the newer are in flight (A3).
+        let committed = producer
+            .batches
+            .partition_point(|batch| batch.last_offset < committed_end);
+        for batch in producer.batches.iter_mut().take(committed) {
+            batch.commit = None;
+        }
+        if committed > REMEMBERED {
+            producer.batches.drain(..committed - REMEMBERED);
+        }
+    }
+
+    /// Committed state as of `committed_end`.
+    pub(crate) fn committed(&self, committed_end: i64) -> Vec<StoredProducer> {
+        let mut stored = Vec::new();
+        for (producer_id, producer) in &self.0 {
+            let mut batches: Vec<ProducerBatch> = Vec::new();
+            for batch in producer
+                .batches
+                .iter()
+                .take_while(|batch| batch.last_offset < committed_end)
+            {
+                batches.push(ProducerBatch {
+                    producer_id: *producer_id,
+                    epoch: batch.epoch,
+                    first_sequence: batch.first_sequence,
+                    last_sequence: batch.last_sequence,
+                    base_offset: batch.base_offset,
+                    last_offset: batch.last_offset,
+                    timestamp: batch.timestamp,
+                    flags: batch.flags,
+                });
+            }
+            let surplus = batches.len().saturating_sub(REMEMBERED);
+            batches.drain(..surplus);
+            if let Some(last) = batches.last() {
+                let (epoch, last_timestamp) = (last.epoch, last.timestamp);
+                stored.push(StoredProducer {
+                    producer_id: *producer_id,
+                    epoch,
+                    last_timestamp,
+                    batches,
+                });
+            }
+        }
+        stored
+    }
+
+    pub(crate) fn restore(&mut self, stored: &[StoredProducer], now: Instant) {
+        for producer in stored {
+            for batch in &producer.batches {
+                self.replay(batch, now);
+            }
+        }
+    }
+
+    /// Forgets producers that have been silent for `expiration`, by elapsed time (R4), and have nothing in flight.
+    pub(crate) fn expire(&mut self, committed_end: i64, now: Instant, expiration: Duration) {
+        self.0.retain(|_, producer| {
+            let in_flight = producer
+                .batches
+                .back()
+                .is_some_and(|batch| batch.last_offset >= committed_end);
+            in_flight || now.saturating_duration_since(producer.last_seen) < expiration
+        });
+    }
+
+    pub(crate) fn active(&self) -> Vec<ActiveProducer> {
+        self.0
+            .iter()
+            .filter_map(|(producer_id, producer)| {
+                producer.batches.back().map(|batch| ActiveProducer {
+                    producer_id: *producer_id,
+                    producer_epoch: batch.epoch,
+                    last_sequence: batch.last_sequence,
+                    last_timestamp: batch.timestamp,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Applies committed batches, in order, to stored producer state.
+pub(crate) fn replay_stored(stored: &mut Vec<StoredProducer>, batches: impl Iterator<Item = ProducerBatch>) {
+    for batch in batches {
+        let at = match stored.binary_search_by_key(&batch.producer_id, |producer| producer.producer_id) {
+            Ok(at) => at,
+            Err(at) => {
+                let producer_id = batch.producer_id;
+                let new = StoredProducer {
+                    producer_id,
+                    epoch: batch.epoch,
+                    last_timestamp: 0,
+                    batches: Vec::new(),
+                };
+                stored.insert(at, new);
+                at
+            }
+        };
+        let producer = &mut stored[at];
+        producer.epoch = batch.epoch;
+        producer.last_timestamp = batch.timestamp;
+        producer.batches.push(batch);
+        let surplus = producer.batches.len().saturating_sub(REMEMBERED);
+        producer.batches.drain(..surplus);
+    }
+}

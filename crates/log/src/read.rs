@@ -1,0 +1,585 @@
+//! Reads: an offset or a timestamp to bytes.
+//!
+//! Data is looked for in the order hot log, bundle spans, segments. What lies in memory is answered without
+//! suspending and without a copy; what was loaded from elsewhere is verified against the checksums of its
+//! extent or block before it leaves.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drumlin_objects::{Reason, StoreError};
+use drumlin_records::{BatchError, Limits, RecordReader};
+use thiserror::Error;
+
+use crate::log::Log;
+use crate::manifest::{Segment, Span};
+use crate::object::Extent;
+use crate::partition::{Inner, Partition, Sealed};
+use crate::rope::{Rope, cut};
+
+/// Sources that one read may go through before it answers with what it has.
+const SOURCES_PER_READ: usize = 16;
+/// A read that raced with sealing or retention looks again this often.
+const ATTEMPTS: usize = 4;
+
+/// Why a read failed.
+#[derive(Debug, Clone, Error)]
+pub enum ReadError {
+    /// The offset lies before the log's start or beyond its end.
+    #[error("offset {offset} is outside of {log_start}..={high_watermark}")]
+    OffsetOutOfRange {
+        /// What was asked for.
+        offset: i64,
+        /// The log start offset.
+        log_start: i64,
+        /// The high watermark.
+        high_watermark: i64,
+    },
+    /// The topic was deleted.
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The store does not answer.
+    #[error("the store: {0}")]
+    Store(String),
+    /// Stored bytes are not what was written.
+    #[error("damaged data: {what}")]
+    Corrupt {
+        /// Which object, and how.
+        what: String,
+    },
+}
+
+/// Records that were read, and where the log stands.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// Whole batches in order of offsets; the first may begin below the offset asked for.
+    pub records: Vec<Bytes>,
+    /// Their length together, bytes.
+    pub bytes: usize,
+    /// The end of what consumers see.
+    pub high_watermark: i64,
+    /// The end of what `read_committed` consumers see.
+    pub last_stable_offset: i64,
+    /// The first offset of the log.
+    pub log_start_offset: i64,
+}
+
+/// A record found by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// The record's offset.
+    pub offset: i64,
+    /// Its timestamp, Unix milliseconds.
+    pub timestamp: i64,
+    /// The leader epoch under which it was written.
+    pub leader_epoch: i32,
+}
+
+/// Where the data at an offset lies.
+enum Place {
+    Hot(Vec<Extent>),
+    Sealed(Arc<Sealed>),
+    End,
+}
+
+/// A piece of sealed data with all that reading it needs.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Segment(Arc<Segment>),
+    Span(Arc<Span>),
+}
+
+fn place(inner: &Inner, offset: i64, max_bytes: usize) -> Place {
+    if offset >= inner.high_watermark {
+        return Place::End;
+    }
+    if inner.hot.front().is_none_or(|first| offset < first.base_offset) {
+        return Place::Sealed(Arc::clone(&inner.sealed));
+    }
+    let from = inner.hot.partition_point(|extent| extent.last_offset < offset);
+    let sealed_end = inner.sealed.end().unwrap_or(0);
+    let gone = |extent: &Extent| extent.last_offset < sealed_end && extent.object.memory().is_none();
+    if inner.hot.get(from).is_some_and(gone) {
+        return Place::Sealed(Arc::clone(&inner.sealed));
+    }
+    let mut extents = Vec::with_capacity(8);
+    let mut bytes = 0usize;
+    for extent in inner.hot.iter().skip(from) {
+        extents.push(extent.clone());
+        bytes += extent.length as usize;
+        // One more than fits, since the first may be used in part.
+        if bytes >= max_bytes + extents[0].length as usize {
+            break;
+        }
+    }
+    Place::Hot(extents)
+}
+
+impl Log {
+    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`; with `at_least_one` a first batch
+    /// that is larger still comes whole. Nothing at or beyond the high watermark is ever returned.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing is returned in part.
+    pub async fn read(
+        &self,
+        partition: &Arc<Partition>,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Read, ReadError> {
+        let mut read = Read::default();
+        let mut next = offset;
+        let mut races = 0;
+        for _ in 0..SOURCES_PER_READ {
+            let place = {
+                let inner = partition.lock();
+                if read.records.is_empty() {
+                    check_range(&inner, offset)?;
+                    read.high_watermark = inner.high_watermark;
+                    read.last_stable_offset = inner.high_watermark;
+                    read.log_start_offset = inner.log_start;
+                }
+                place(&inner, next, max_bytes - read.bytes.min(max_bytes))
+            };
+            let room = max_bytes.saturating_sub(read.bytes);
+            let first = at_least_one && read.records.is_empty();
+            if room == 0 && !first {
+                break;
+            }
+            let outcome = match place {
+                Place::End => break,
+                Place::Hot(extents) => self.read_hot(&extents, next, room, first, &mut read).await,
+                Place::Sealed(sealed) => {
+                    self.read_sealed(partition, &sealed, next, room, first, &mut read)
+                        .await
+                }
+            };
+            match outcome {
+                Ok(Some(after)) => next = after,
+                Ok(None) => break,
+                // Sealing or retention moved the data while it was being read.
+                Err(Failure::Moved(_)) if races < ATTEMPTS => races += 1,
+                Err(failure) if read.records.is_empty() => return Err(failure.into()),
+                Err(_) => break,
+            }
+        }
+        Ok(read)
+    }
+
+    async fn read_hot(
+        &self,
+        extents: &[Extent],
+        offset: i64,
+        room: usize,
+        first: bool,
+        read: &mut Read,
+    ) -> Result<Option<i64>, Failure> {
+        let mut rope = Rope::default();
+        for run in extents.chunk_by(|a, b| {
+            Arc::ptr_eq(&a.object, &b.object) && a.position + u64::from(a.length) == b.position
+        }) {
+            self.load_run(run, &mut rope).await?;
+        }
+        let Some(cut) = cut(&rope, 0, offset, room, first)? else {
+            return Ok(None);
+        };
+        let before = read.records.len();
+        rope.slice(cut.from, cut.to, &mut read.records);
+        debug_assert!(read.records.len() > before);
+        read.bytes += cut.to - cut.from;
+        self.counters().add_hot(cut.to - cut.from);
+        Ok(Some(cut.next_offset))
+    }
+
+    /// One extent's bytes, verified unless they are in memory.
+    pub(crate) async fn load_extent(&self, extent: &Extent) -> Result<Rope, Failure> {
+        let mut rope = Rope::default();
+        self.load_run(std::slice::from_ref(extent), &mut rope).await?;
+        Ok(rope)
+    }
+
+    /// Loads extents that lie back to back in one object.
+    async fn load_run(&self, run: &[Extent], rope: &mut Rope) -> Result<(), Failure> {
+        let (Some(head), Some(tail)) = (run.first(), run.last()) else {
+            return Ok(());
+        };
+        let range = head.position..tail.position + u64::from(tail.length);
+        let object = &head.object;
+        if let Some(memory) = object.memory() {
+            rope.push(memory.slice(range.start as usize..range.end as usize));
+            return Ok(());
+        }
+        let bytes = object
+            .load(self.bucket(), range.clone(), Reason::ColdRead)
+            .await
+            .map_err(Failure::of)?;
+        let bytes = match damaged(run, &bytes) {
+            None => bytes,
+            Some(_) => {
+                // A torn or flipped local copy; the store has the truth.
+                let again = object
+                    .load_from_store(self.bucket(), range, Reason::ColdRead)
+                    .await;
+                let again = again.map_err(Failure::of)?;
+                if let Some(extent) = damaged(run, &again) {
+                    let key = drumlin_objects::chain::entry_key(&object.chain.prefix, object.slot);
+                    return Err(Failure::Error(ReadError::Corrupt {
+                        what: format!("{key}, offsets {} to {}", extent.base_offset, extent.last_offset),
+                    }));
+                }
+                again
+            }
+        };
+        rope.push(bytes);
+        Ok(())
+    }
+
+    async fn read_sealed(
+        &self,
+        partition: &Partition,
+        sealed: &Sealed,
+        offset: i64,
+        room: usize,
+        first: bool,
+        read: &mut Read,
+    ) -> Result<Option<i64>, Failure> {
+        let Some(source) = self.source_at(sealed, offset).await? else {
+            return Err(Failure::Moved(ReadError::Corrupt {
+                what: format!("no object holds offset {offset}"),
+            }));
+        };
+        let id = partition.id();
+        let size = source.size();
+        let start = source.position_of_offset(offset);
+        let mut want = room.max(1);
+        let ahead = self.cold().stream(id, offset);
+        loop {
+            // The indexed position may lie up to an index interval before the batch.
+            let end = size.min(start + want as u64 + crate::manifest::INDEX_INTERVAL as u64);
+            let rope = self.cold().load(self, &id, &source, start..end, ahead).await?;
+            match cut(&rope, 0, offset, room, first)? {
+                Some(cut) => {
+                    rope.slice(cut.from, cut.to, &mut read.records);
+                    read.bytes += cut.to - cut.from;
+                    self.cold().read_to(id, offset, cut.next_offset, ahead);
+                    return Ok(Some(cut.next_offset));
+                }
+                None if end < size && first => want = want.saturating_mul(4),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The sealed source that holds `offset`, or the first after it.
+    pub(crate) async fn source_at(&self, sealed: &Sealed, offset: i64) -> Result<Option<Source>, Failure> {
+        let at = sealed.leaves.partition_point(|leaf| leaf.end_offset <= offset);
+        if let Some(leaf) = sealed.leaves.get(at) {
+            let rows = self.cold().leaf_table(self, leaf).await?;
+            let row = rows.partition_point(|row| row.segment.end_offset <= offset);
+            if let Some(row) = rows.get(row) {
+                return Ok(Some(Source::Segment(
+                    self.cold().leaf_segment(self, leaf, row).await?,
+                )));
+            }
+        }
+        for list in [&sealed.folded, &sealed.added] {
+            let at = list.partition_point(|segment| segment.end_offset <= offset);
+            if let Some(segment) = list.get(at) {
+                return Ok(Some(Source::Segment(Arc::clone(segment))));
+            }
+        }
+        let at = sealed.spans.partition_point(|span| span.end_offset <= offset);
+        Ok(sealed.spans.get(at).map(|span| Source::Span(Arc::clone(span))))
+    }
+
+    /// The first record at or after the log start whose timestamp is `timestamp` or later; committed records only.
+    ///
+    /// # Errors
+    /// [`ReadError`] where the store or its data fail.
+    pub async fn offset_for_timestamp(
+        &self,
+        partition: &Arc<Partition>,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            match self.find_timestamp(partition, timestamp).await {
+                Ok(found) => return Ok(found),
+                Err(Failure::Moved(error)) => last = Some(error),
+                Err(Failure::Error(error)) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ReadError::Deleted))
+    }
+
+    /// The first record that carries the largest timestamp of the log.
+    ///
+    /// # Errors
+    /// As [`Log::offset_for_timestamp`].
+    pub async fn max_timestamp(
+        &self,
+        partition: &Arc<Partition>,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let largest = {
+            let inner = partition.lock();
+            let sealed = &inner.sealed;
+            let leaves = sealed.leaves.iter().map(|leaf| leaf.max_timestamp);
+            let segments = sealed.segments().map(|segment| segment.max_timestamp);
+            let spans = sealed.spans.iter().map(|span| span.max_timestamp);
+            let hot = inner
+                .hot
+                .iter()
+                .filter(|extent| extent.last_offset >= inner.log_start);
+            leaves
+                .chain(segments)
+                .chain(spans)
+                .chain(hot.map(|extent| extent.max_timestamp))
+                .max()
+        };
+        match largest {
+            Some(timestamp) if timestamp >= 0 => self.offset_for_timestamp(partition, timestamp).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn find_timestamp(
+        &self,
+        partition: &Arc<Partition>,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, Failure> {
+        let (sealed, hot, log_start) = {
+            let inner = partition.lock();
+            if inner.deleted {
+                return Err(Failure::Error(ReadError::Deleted));
+            }
+            let hot: Vec<Extent> = inner
+                .hot
+                .iter()
+                .filter(|extent| extent.max_timestamp >= timestamp)
+                .cloned()
+                .collect();
+            (Arc::clone(&inner.sealed), hot, inner.log_start)
+        };
+        for leaf in sealed
+            .leaves
+            .iter()
+            .filter(|leaf| leaf.max_timestamp >= timestamp)
+        {
+            let rows = self.cold().leaf_table(self, leaf).await?;
+            for row in rows.iter().filter(|row| row.segment.max_timestamp >= timestamp) {
+                let segment = self.cold().leaf_segment(self, leaf, row).await?;
+                let source = Source::Segment(segment);
+                if let Some(found) = self
+                    .timestamp_in(partition, &source, timestamp, log_start)
+                    .await?
+                {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        let segments = sealed
+            .segments()
+            .filter(|segment| segment.max_timestamp >= timestamp);
+        let spans = sealed.spans.iter().filter(|span| span.max_timestamp >= timestamp);
+        let sources = segments
+            .map(|segment| Source::Segment(Arc::clone(segment)))
+            .chain(spans.map(|span| Source::Span(Arc::clone(span))));
+        for source in sources {
+            if let Some(found) = self
+                .timestamp_in(partition, &source, timestamp, log_start)
+                .await?
+            {
+                return Ok(Some(found));
+            }
+        }
+        for extent in hot {
+            let rope = self.load_extent(&extent).await?;
+            if let Some(found) = first_since(&rope, timestamp, log_start)? {
+                return Ok(Some(TimestampOffset {
+                    leader_epoch: partition.epoch_at(found.offset),
+                    ..found
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn timestamp_in(
+        &self,
+        partition: &Partition,
+        source: &Source,
+        timestamp: i64,
+        log_start: i64,
+    ) -> Result<Option<TimestampOffset>, Failure> {
+        if source.end_offset() <= log_start {
+            return Ok(None);
+        }
+        let (mut position, size) = (source.position_of_timestamp(timestamp), source.size());
+        let mut want = crate::manifest::BLOCK_BYTES as u64;
+        while position < size {
+            let end = size.min(position + want);
+            let id = partition.id();
+            let rope = self
+                .cold()
+                .load(self, &id, source, position..end, crate::cold::NO_READ_AHEAD)
+                .await?;
+            if let Some(found) = first_since(&rope, timestamp, log_start)? {
+                return Ok(Some(TimestampOffset {
+                    leader_epoch: partition.epoch_at(found.offset),
+                    ..found
+                }));
+            }
+            let whole = whole_batches(&rope)?;
+            if whole == 0 {
+                if end == size {
+                    break;
+                }
+                want *= 4;
+            }
+            position += whole as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// Why a step of a read failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The object is gone: what it held is elsewhere by now, unless it is lost.
+    Moved(ReadError),
+    Error(ReadError),
+}
+
+impl Failure {
+    pub(crate) fn of(error: StoreError) -> Self {
+        let told = ReadError::Store(error.to_string());
+        if error.is_not_found() {
+            Self::Moved(told)
+        } else {
+            Self::Error(told)
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Failure> for ReadError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Moved(error) | Failure::Error(error) => error,
+        }
+    }
+}
+
+fn check_range(inner: &Inner, offset: i64) -> Result<(), ReadError> {
+    if inner.deleted {
+        return Err(ReadError::Deleted);
+    }
+    if offset < inner.log_start || offset > inner.high_watermark {
+        return Err(ReadError::OffsetOutOfRange {
+            offset,
+            log_start: inner.log_start,
+            high_watermark: inner.high_watermark,
+        });
+    }
+    Ok(())
+}
+
+/// The first extent of a run whose bytes do not match its checksum.
+fn damaged<'a>(run: &'a [Extent], bytes: &Bytes) -> Option<&'a Extent> {
+    let origin = run.first()?.position;
+    run.iter().find(|extent| {
+        let start = (extent.position - origin) as usize;
+        let found = bytes.get(start..start + extent.length as usize);
+        found.is_none_or(|found| crc32c::crc32c(found) != extent.crc)
+    })
+}
+
+/// Length of the whole batches at a rope's start.
+fn whole_batches(rope: &Rope) -> Result<usize, ReadError> {
+    let mut position = 0;
+    while let Some(header) = rope.header(position) {
+        let end = position + header?.size_in_bytes();
+        if end > rope.len() {
+            break;
+        }
+        position = end;
+    }
+    Ok(position)
+}
+
+/// The first record in a rope's whole batches with `timestamp` or later, at or after `log_start`.
+fn first_since(rope: &Rope, timestamp: i64, log_start: i64) -> Result<Option<TimestampOffset>, ReadError> {
+    let mut position = 0;
+    while let Some(header) = rope.header(position) {
+        let header = header?;
+        let end = position + header.size_in_bytes();
+        if end > rope.len() {
+            break;
+        }
+        if header.max_timestamp >= timestamp && header.last_offset() >= log_start && !header.is_control() {
+            let batch = rope.contiguous(position, end);
+            if let Some(found) = first_record_since(&batch, timestamp, log_start)? {
+                return Ok(Some(found));
+            }
+        }
+        position = end;
+    }
+    Ok(None)
+}
+
+fn first_record_since(
+    batch: &[u8],
+    timestamp: i64,
+    log_start: i64,
+) -> Result<Option<TimestampOffset>, ReadError> {
+    let corrupt = |error: BatchError| ReadError::Corrupt {
+        what: error.to_string(),
+    };
+    let mut records = RecordReader::new(batch, Limits::default()).map_err(corrupt)?;
+    while let Some(record) = records.next_record().map_err(corrupt)? {
+        if record.timestamp >= timestamp && record.offset >= log_start {
+            return Ok(Some(TimestampOffset {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                leader_epoch: -1,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+impl Source {
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Segment(segment) => segment.size,
+            Self::Span(span) => span.length,
+        }
+    }
+
+    pub(crate) fn end_offset(&self) -> i64 {
+        match self {
+            Self::Segment(segment) => segment.end_offset,
+            Self::Span(span) => span.end_offset,
+        }
+    }
+
+    fn position_of_offset(&self, offset: i64) -> u64 {
+        match self {
+            Self::Segment(segment) => segment.detail.position_of_offset(segment.base_offset, offset),
+            Self::Span(span) => span.detail.position_of_offset(span.base_offset, offset),
+        }
+    }
+
+    fn position_of_timestamp(&self, timestamp: i64) -> u64 {
+        match self {
+            Self::Segment(segment) => segment.detail.position_of_timestamp(timestamp),
+            Self::Span(span) => span.detail.position_of_timestamp(timestamp),
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Taking over from an incarnation: fence its chain, read what it left, write it down as an estate.
+//!
+//! No record data is read: a checkpoint, or the estate that the incarnation itself began with, and the footers
+//! of the entries above it say everything. What lies beyond the fence is never looked at (I2).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drumlin_objects::chain::{
+    ChainError, ChainId, ChainName, Checkpoint, EntryHeader, EntryKind, FormatError as ChainFormatError,
+    fence, read_header_and_footer,
+};
+use drumlin_objects::{Bucket, Env, Reason, StoreError};
+use futures::{StreamExt, TryStreamExt};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::codec::FormatError;
+use crate::footer::{Edit, ExtentRecord, decode_edits, decode_footer};
+use crate::layout;
+use crate::leaves::{LeafLoad, write_leaves};
+use crate::manifest::decode_root;
+use crate::object::{Extent, WalObject};
+use crate::partition::{Partition, Sealed};
+use crate::state::{
+    LeafRef, PartitionState, StateRoot, StoredExtent, decode_state_leaf, decode_state_root, encode_state_root,
+};
+use crate::types::{Identity, Previous, TopicPartition};
+
+/// Objects read at a time.
+const READS: usize = 64;
+/// A reader that meets a slot deleted under it starts again this often.
+const ATTEMPTS: usize = 16;
+
+/// Why an incarnation could not be taken over.
+#[derive(Debug, Error)]
+pub enum RecoverError {
+    /// The chain could not be fenced or read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is not what it should be.
+    #[error("object {key} is damaged: {what}")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// How.
+        what: FormatError,
+    },
+    /// Committed data does not join: some of it is missing (N3).
+    #[error("partition {id}: data for offsets {expected} to {found} is missing")]
+    Gap {
+        /// The partition.
+        id: TopicPartition,
+        /// Where the known data ends.
+        expected: i64,
+        /// Where it goes on.
+        found: i64,
+    },
+    /// The chain kept changing while it was read.
+    #[error("the chain {0} kept changing while it was read")]
+    Unsteady(String),
+}
+
+/// What an incarnation left.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The slot of the fence: its chain ends there.
+    pub fence_slot: u64,
+    /// The key of the estate that was written, for the metadata entry that moves the partitions; none if there
+    /// is nothing to take over.
+    pub estate: Option<String>,
+    pub(crate) partitions: BTreeMap<TopicPartition, RecoveredPartition>,
+    pub(crate) leaves: Vec<LeafRef>,
+}
+
+/// One partition as it was left.
+#[derive(Debug)]
+pub(crate) struct RecoveredPartition {
+    pub state: PartitionState,
+    pub sealed: Sealed,
+    pub objects: Vec<Extent>,
+}
+
+impl RecoveredPartition {
+    /// Gives a newly opened partition its past.
+    pub(crate) fn fill(self, partition: &Partition, now: Instant) {
+        let mut inner = partition.lock();
+        inner.log_start = self.state.log_start;
+        inner.log_end = self.state.log_end;
+        inner.high_watermark = self.state.log_end;
+        inner.epochs = self.state.epochs;
+        inner.producers.restore(&self.state.producers, now);
+        inner.hot_bytes = self.objects.iter().map(|extent| u64::from(extent.length)).sum();
+        inner.hot = self.objects.into();
+        inner.sealed = Arc::new(self.sealed);
+    }
+}
+
+/// Fences the previous incarnation's chain, rebuilds the state of its partitions and writes it as an estate.
+///
+/// Safe to call again after any failure, and while the previous incarnation is alive: from the fence on it can
+/// acknowledge nothing.
+///
+/// # Errors
+/// [`RecoverError`]; where data is damaged or missing the broker must not start over it.
+pub async fn recover(
+    env: &Env,
+    bucket: &Bucket,
+    previous: Option<&Previous>,
+) -> Result<Recovered, RecoverError> {
+    let Some(previous) = previous else {
+        return Ok(Recovered::default());
+    };
+    let name = layout::wal_chain(&previous.identity);
+    for _ in 0..ATTEMPTS {
+        let fenced = fence(env, bucket, &name, 0, b"taken over", Reason::Recovery).await?;
+        let base = match &fenced.checkpoint {
+            Some(checkpoint) => Base::Checkpoint(checkpoint.clone()),
+            None => Base::Estate(previous.estate.clone()),
+        };
+        match replay(bucket, &name, base, fenced.end).await? {
+            Some(found) => return finish(env, bucket, &previous.identity, &name, fenced.end, found).await,
+            // Its owner, or a sweeper, is deleting what a newer checkpoint has replaced (F4).
+            None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    }
+    Err(RecoverError::Unsteady(name.prefix))
+}
+
+enum Base {
+    Checkpoint(Checkpoint),
+    Estate(Option<String>),
+}
+
+struct Found {
+    states: BTreeMap<TopicPartition, PartitionState>,
+    leaves: Vec<LeafRef>,
+    changed: std::collections::BTreeSet<TopicPartition>,
+    /// The root that says it all, if no entry lies above it.
+    root: Option<String>,
+}
+
+/// None: a slot is missing, or a body; start again from the newest checkpoint.
+async fn replay(
+    bucket: &Bucket,
+    name: &ChainName,
+    base: Base,
+    end: u64,
+) -> Result<Option<Found>, RecoverError> {
+    let from = match &base {
+        Base::Checkpoint(checkpoint) => checkpoint.covers_below,
+        Base::Estate(_) => 0,
+    };
+    let Some(entries) = read_entries(bucket, name, from, end).await? else {
+        return Ok(None);
+    };
+    // A checkpoint's entry makes it true, whether or not its marker was put (D1).
+    let newest = entries
+        .iter()
+        .rev()
+        .find(|(header, _)| header.kind == EntryKind::Checkpoint);
+    let base = match newest {
+        Some((header, footer)) => {
+            let checkpoint =
+                Checkpoint::decode(footer, &name.id).map_err(|what| entry_damaged(name, header, what))?;
+            Base::Checkpoint(checkpoint)
+        }
+        None => base,
+    };
+    let (root_key, from) = match base {
+        Base::Checkpoint(checkpoint) => (Some(checkpoint.body_key), checkpoint.covers_below),
+        Base::Estate(estate) => (estate, 0),
+    };
+    let mut found = match &root_key {
+        None => Found {
+            states: BTreeMap::new(),
+            leaves: Vec::new(),
+            changed: Default::default(),
+            root: None,
+        },
+        Some(key) => match load_state(bucket, key).await {
+            Ok(found) => found,
+            Err(RecoverError::Store(error)) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        },
+    };
+    let as_of: BTreeMap<TopicPartition, i64> = found
+        .states
+        .iter()
+        .map(|(id, state)| (*id, state.log_end))
+        .collect();
+    let mut clean = true;
+    for (header, footer) in entries.iter().filter(|(header, _)| header.slot >= from) {
+        let damaged = |what| RecoverError::Damaged {
+            key: name.entry_key(header.slot),
+            what,
+        };
+        match header.kind {
+            EntryKind::Data => {
+                clean = false;
+                for record in decode_footer(footer).map_err(damaged)? {
+                    found.changed.insert(record.id);
+                    apply_extent(&mut found.states, name, header.slot, record, &as_of);
+                }
+            }
+            EntryKind::Edit => {
+                clean = false;
+                for edit in decode_edits(footer).map_err(damaged)? {
+                    let Edit::LogStart { id, offset } = edit;
+                    found.changed.insert(id);
+                    let state = found
+                        .states
+                        .entry(id)
+                        .or_insert_with(|| PartitionState::empty(id));
+                    state.log_start = state.log_start.max(offset);
+                }
+            }
+            EntryKind::Birth | EntryKind::Checkpoint | EntryKind::Fence => {}
+            kind => return Err(entry_damaged(name, header, ChainFormatError::Kind(kind as u8))),
+        }
+    }
+    found.root = root_key.filter(|_| clean);
+    Ok(Some(found))
+}
+
+fn entry_damaged(name: &ChainName, header: &EntryHeader, what: ChainFormatError) -> RecoverError {
+    ChainError::Damaged {
+        key: name.entry_key(header.slot),
+        what,
+    }
+    .into()
+}
+
+async fn read_entries(
+    bucket: &Bucket,
+    name: &ChainName,
+    from: u64,
+    end: u64,
+) -> Result<Option<Vec<(EntryHeader, Bytes)>>, RecoverError> {
+    let read: Vec<Option<(EntryHeader, Bytes)>> = futures::stream::iter(from..end)
+        .map(|slot| read_header_and_footer(bucket, name, slot, Reason::Recovery))
+        .buffered(READS)
+        .try_collect()
+        .await?;
+    Ok(read.into_iter().collect())
+}
+
+/// Loads a root and all its leaves.
+async fn load_state(bucket: &Bucket, key: &str) -> Result<Found, RecoverError> {
+    let bytes = bucket.get(key, Reason::Recovery).await?;
+    let root = decode_state_root(&bytes).map_err(|what| RecoverError::Damaged {
+        key: key.to_owned(),
+        what,
+    })?;
+    let leaves: Vec<Vec<PartitionState>> = futures::stream::iter(root.leaves.clone())
+        .map(|leaf| async move {
+            let bytes = bucket.get(&leaf.key, Reason::Recovery).await?;
+            decode_state_leaf(&bytes).map_err(|what| RecoverError::Damaged {
+                key: leaf.key.to_string(),
+                what,
+            })
+        })
+        .buffered(READS)
+        .try_collect()
+        .await?;
+    let states = leaves
+        .into_iter()
+        .flatten()
+        .map(|state| (state.id, state))
+        .collect();
+    Ok(Found {
+        states,
+        leaves: root.leaves,
+        changed: Default::default(),
+        root: None,
+    })
+}
+
+fn apply_extent(
+    states: &mut BTreeMap<TopicPartition, PartitionState>,
+    name: &ChainName,
+    slot: u64,
+    record: ExtentRecord,
+    as_of: &BTreeMap<TopicPartition, i64>,
+) {
+    let state = states
+        .entry(record.id)
+        .or_insert_with(|| PartitionState::empty(record.id));
+    if state
+        .epochs
+        .last()
+        .is_none_or(|(epoch, _)| *epoch < record.leader_epoch)
+    {
+        state.epochs.push((record.leader_epoch, record.base_offset));
+    }
+    state.log_end = state.log_end.max(record.last_offset + 1);
+    // The state may be newer than the slot that it covers: what it knows is not applied twice.
+    let known = as_of.get(&record.id).copied().unwrap_or(0);
+    let news = record
+        .producers
+        .into_iter()
+        .filter(|batch| batch.base_offset >= known);
+    crate::producers::replay_stored(&mut state.producers, news);
+    state.extents.push(StoredExtent {
+        chain: name.prefix.as_str().into(),
+        chain_id: name.id.0,
+        slot,
+        leader_epoch: record.leader_epoch,
+        base_offset: record.base_offset,
+        last_offset: record.last_offset,
+        position: record.position,
+        length: record.length,
+        max_timestamp: record.max_timestamp,
+        crc: record.crc,
+    });
+}
+
+/// Writes the estate and builds what the new incarnation serves from.
+async fn finish(
+    env: &Env,
+    bucket: &Bucket,
+    identity: &Identity,
+    name: &ChainName,
+    end: u64,
+    mut found: Found,
+) -> Result<Recovered, RecoverError> {
+    let (estate, leaves) = match found.root {
+        Some(root) => (Some(root), found.leaves),
+        None if found.states.is_empty() => (None, Vec::new()),
+        None => {
+            let states = &found.states;
+            let load: LeafLoad<'_> = &|range| states.range(range).map(|(_, state)| state.clone()).collect();
+            let written = write_leaves(
+                env,
+                bucket,
+                &name.prefix,
+                &found.leaves,
+                &found.changed,
+                load,
+                Reason::Recovery,
+            )
+            .await?;
+            let root = StateRoot {
+                cluster_id: identity.cluster_id.clone(),
+                node: identity.node,
+                incarnation: identity.incarnation,
+                covers_below: end,
+                round: 0,
+                leaves: written.clone(),
+            };
+            let key = layout::estate_key(&name.prefix, env.random_id());
+            bucket
+                .put(&key, vec![encode_state_root(&root).into()], Reason::Recovery)
+                .await?;
+            (Some(key), written)
+        }
+    };
+    let states = std::mem::take(&mut found.states);
+    let mut objects = Objects::default();
+    let prepared: Vec<(PartitionState, Vec<Extent>)> = states
+        .into_values()
+        .map(|mut state| {
+            let extents = std::mem::take(&mut state.extents);
+            let extents = extents.into_iter().map(|extent| objects.extent(extent)).collect();
+            (state, extents)
+        })
+        .collect();
+    let partitions: Vec<RecoveredPartition> = futures::stream::iter(prepared)
+        .map(|(state, extents)| load_partition(bucket, state, extents))
+        .buffered(READS)
+        .try_collect()
+        .await?;
+    let partitions = partitions
+        .into_iter()
+        .map(|partition| (partition.state.id, partition))
+        .collect();
+    Ok(Recovered {
+        fence_slot: end,
+        estate,
+        partitions,
+        leaves,
+    })
+}
+
+/// Objects of older chains, each once.
+#[derive(Default)]
+struct Objects {
+    chains: BTreeMap<Arc<str>, Arc<ChainName>>,
+    objects: BTreeMap<(Arc<str>, u64), Arc<WalObject>>,
+}
+
+impl Objects {
+    fn extent(&mut self, stored: StoredExtent) -> Extent {
+        let chain = self.chains.entry(Arc::clone(&stored.chain)).or_insert_with(|| {
+            Arc::new(ChainName {
+                prefix: stored.chain.to_string(),
+                id: ChainId(stored.chain_id),
+            })
+        });
+        let object = self
+            .objects
+            .entry((Arc::clone(&stored.chain), stored.slot))
+            .or_insert_with(|| WalObject::new(Arc::clone(chain), stored.slot, 0, None));
+        Extent {
+            object: Arc::clone(object),
+            position: stored.position,
+            length: u32::try_from(stored.length).unwrap_or(u32::MAX),
+            base_offset: stored.base_offset,
+            last_offset: stored.last_offset,
+            leader_epoch: stored.leader_epoch,
+            max_timestamp: stored.max_timestamp,
+            crc: stored.crc,
+        }
+    }
+}
+
+async fn load_partition(
+    bucket: &Bucket,
+    mut state: PartitionState,
+    objects: Vec<Extent>,
+) -> Result<RecoveredPartition, RecoverError> {
+    let mut sealed = Sealed {
+        manifest: state.manifest.clone(),
+        ..Sealed::default()
+    };
+    if let Some(manifest) = &state.manifest {
+        let bytes = bucket.get(&manifest.key, Reason::Manifest).await?;
+        let root = decode_root(&bytes).map_err(|what| RecoverError::Damaged {
+            key: manifest.key.to_string(),
+            what,
+        })?;
+        sealed.leaves = root.leaves.into_iter().map(Arc::new).collect();
+        sealed.folded = root.segments.into_iter().map(Arc::new).collect();
+    }
+    sealed.added = std::mem::take(&mut state.segments)
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+    sealed.spans = std::mem::take(&mut state.spans)
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+    sealed.drop_below(state.log_start);
+    check_joins(&state, &sealed, &objects)?;
+    Ok(RecoveredPartition {
+        state,
+        sealed,
+        objects,
+    })
+}
+
+/// N3: from the log start on, sealed data and extents join without a gap up to the log end.
+fn check_joins(state: &PartitionState, sealed: &Sealed, extents: &[Extent]) -> Result<(), RecoverError> {
+    let leaves = sealed
+        .leaves
+        .iter()
+        .map(|leaf| (leaf.base_offset, leaf.end_offset));
+    let segments = sealed
+        .segments()
+        .map(|segment| (segment.base_offset, segment.end_offset));
+    let spans = sealed
+        .spans
+        .iter()
+        .map(|span| (span.base_offset, span.end_offset));
+    let extents = extents
+        .iter()
+        .map(|extent| (extent.base_offset, extent.last_offset + 1));
+    let mut expected = state.log_start;
+    for (base, end) in leaves.chain(segments).chain(spans).chain(extents) {
+        if end <= state.log_start {
+            continue;
+        }
+        if base > expected {
+            return Err(RecoverError::Gap {
+                id: state.id,
+                expected,
+                found: base,
+            });
+        }
+        expected = expected.max(end);
+    }
+    if expected < state.log_end {
+        return Err(RecoverError::Gap {
+            id: state.id,
+            expected,
+            found: state.log_end,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Removing what earlier incarnations of this node left, on positive evidence only (D3, D4).
+//!
+//! Runs once after the first committed round, when nothing of an older chain is needed any more but what this
+//! chain's newest checkpoint names. Names carry epoch and incarnation: only what an older incarnation wrote, and
+//! the checkpoint does not name, goes. Fences stay for ever: a process that slept through everything must still
+//! find its slot taken.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use drumlin_objects::Reason;
+use drumlin_objects::chain::{FENCE_LEN, number_of};
+
+use crate::keeper::{KeepError, Keeper};
+use crate::layout;
+use crate::partition::{Partition, Sealed};
+
+impl Keeper {
+    pub(crate) async fn sweep(&mut self) -> Result<(), KeepError> {
+        let removed = self.sweep_chains().await? + self.sweep_topics().await?;
+        if removed > 0 {
+            tracing::info!(removed, "removed what earlier starts left");
+        }
+        Ok(())
+    }
+
+    /// Chains of this node's earlier incarnations.
+    async fn sweep_chains(&self) -> Result<u64, KeepError> {
+        let bucket = self.log.bucket();
+        let identity = &self.log.shared().identity;
+        let leaves = self.leaves.iter().map(|leaf| leaf.key.to_string());
+        let named = self
+            .leaves
+            .iter()
+            .flat_map(|leaf| leaf.names.iter().map(|name| name.to_string()));
+        let needed: BTreeSet<String> = leaves.chain(named).collect();
+        let mut removed = 0;
+        for object in bucket.list("wal", None, Reason::Sweep).await? {
+            let Some((node, incarnation, rest)) = parse_wal_key(&object.key) else {
+                continue;
+            };
+            let older = node == identity.node && incarnation < identity.incarnation;
+            let chain = layout::wal_prefix(node, incarnation);
+            if !older || needed.contains(&object.key) || needed.contains(&chain) {
+                continue;
+            }
+            // Slot 0 and whatever may be a fence stay.
+            let is_entry = rest.starts_with("log/");
+            let keep = is_entry && (number_of(&object.key) == Some(0) || object.size == FENCE_LEN as u64);
+            if !keep {
+                bucket.delete(&object.key, Reason::Sweep).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Segments and manifests that an earlier incarnation uploaded and no checkpoint ever named.
+    async fn sweep_topics(&self) -> Result<u64, KeepError> {
+        let partitions: Vec<Arc<Partition>> = {
+            let partitions = self
+                .log
+                .shared()
+                .partitions
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            partitions.values().cloned().collect()
+        };
+        let listed = self.log.bucket().list("topic", None, Reason::Sweep).await?;
+        let mut removed = 0;
+        for partition in partitions {
+            let prefix = format!("{}/", layout::partition_prefix(&partition.id()));
+            let from = listed.partition_point(|object| object.key.as_str() < prefix.as_str());
+            let own = listed[from..]
+                .iter()
+                .take_while(|object| object.key.starts_with(&prefix));
+            let strays: Vec<&str> = own
+                .map(|object| object.key.as_str())
+                .filter(|key| self.is_older(key))
+                .collect();
+            if strays.is_empty() {
+                continue;
+            }
+            let sealed = Arc::clone(&partition.lock().sealed);
+            let needed = self.named_by(&partition, &sealed).await?;
+            for key in strays.into_iter().filter(|key| !needed.contains(*key)) {
+                self.log.bucket().delete(key, Reason::Sweep).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether a segment or manifest was written by an earlier incarnation, by its name.
+    fn is_older(&self, key: &str) -> bool {
+        let Some(name) = key.rsplit('/').next() else {
+            return false;
+        };
+        let fields: Vec<&str> = name.trim_end_matches(".log").split('-').collect();
+        let incarnation = match (key.contains("/segment/"), fields.as_slice()) {
+            (true, [_, _, incarnation, _]) | (false, [_, incarnation, _, _]) => incarnation.parse::<u64>(),
+            _ => return false,
+        };
+        incarnation.is_ok_and(|incarnation| incarnation < self.log.shared().identity.incarnation)
+    }
+
+    async fn named_by(&self, partition: &Partition, sealed: &Sealed) -> Result<BTreeSet<String>, KeepError> {
+        let id = partition.id();
+        let mut needed: BTreeSet<String> = sealed.segments().map(|segment| segment.key(&id)).collect();
+        needed.extend(sealed.manifest.iter().map(|manifest| manifest.key.to_string()));
+        for leaf in &sealed.leaves {
+            needed.insert(leaf.key.to_string());
+            let table = self.log.cold().leaf_table(&self.log, leaf).await?;
+            needed.extend(table.iter().map(|row| row.segment.key(&id)));
+        }
+        Ok(needed)
+    }
+}
+
+/// `wal/{shard}/{node}/{incarnation}/{rest}`.
+fn parse_wal_key(key: &str) -> Option<(i32, u64, &str)> {
+    let mut parts = key.splitn(5, '/');
+    let (_, _) = (parts.next()?, parts.next()?);
+    Some((
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+        parts.next()?,
+    ))
+}
+
+impl From<crate::read::Failure> for KeepError {
+    fn from(failure: crate::read::Failure) -> Self {
+        Self::Read(failure.into())
+    }
+}
