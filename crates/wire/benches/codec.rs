@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use drumlin_wire::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
 use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::messages::produce_response::{
@@ -32,7 +32,6 @@ fn decode_produce(c: &mut Criterion) {
     };
     let body = request.to_bytes(11).expect("a valid request");
     let mut group = c.benchmark_group("produce");
-    group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("decode v11, 64 KiB", |b| {
         b.iter(|| ProduceRequest::decode(black_box(&body), 11).expect("a valid request"));
     });

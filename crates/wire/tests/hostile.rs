@@ -12,13 +12,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dispatch::{Visit, by_key};
+use dispatch::{Visit, by_key, by_name};
 use drumlin_wire::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
 use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::{
     ApiKey, DecodeError, EncodeError, Message, Records, RequestHeader, Str, Writer, frame, limits,
 };
-use vectors::{RANDOM, vectors};
+use vectors::{RANDOM, RECORDS, named, vectors};
 
 thread_local! {
     static LIVE: Cell<usize> = const { Cell::new(0) };
@@ -243,6 +243,23 @@ fn mutated_bodies_neither_panic_nor_take_memory() {
         worst.1, worst.0
     );
     assert!(taken > 0 && refused.len() >= 5);
+}
+
+/// Some of these come from clients too: a consumer's subscription and assignment.
+#[test]
+fn mutated_records_neither_panic_nor_take_memory() {
+    let mut random = seeded("mutated records");
+    let all = named(RECORDS);
+    for i in 0..30_000 {
+        let (name, version, body) = all[i % all.len()];
+        let body = Bytes::from(mutate(&mut random, body, all[(i + 1) % all.len()].2));
+        let mut attack = Attack {
+            version,
+            body,
+            worst: (0.0, 0),
+        };
+        let _ = by_name(name, &mut attack).expect("a message");
+    }
 }
 
 /// The largest claims that still fit the wire, over every message: arrays of empty elements to the brim.
