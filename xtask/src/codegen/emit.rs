@@ -1,4 +1,4 @@
-//! One schema as one Rust module: structures, defaults, and reading and writing by version.
+//! One schema as one Rust module: structures and defaults; `read` and `write` have the two halves of the codec.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use super::types::{Default, Type, When, ident};
 
 /// A field with everything about it resolved.
 pub struct Resolved<'a> {
-    schema: &'a Field,
+    pub schema: &'a Field,
     pub name: String,
     pub ty: Type,
     pub nullable: bool,
@@ -18,7 +18,7 @@ pub struct Resolved<'a> {
     /// Versions in which the field exists, tagged or not.
     pub versions: Versions,
     /// Its tag, if it is a tagged field.
-    tag: Option<u32>,
+    pub tag: Option<u32>,
 }
 
 impl Resolved<'_> {
@@ -31,7 +31,7 @@ impl Resolved<'_> {
         }
     }
 
-    fn default_value(&self) -> String {
+    pub fn default_value(&self) -> String {
         let inner = match (&self.default, &self.ty) {
             (Default::Null, _) => return "None".into(),
             (Default::Literal(text), _) => text.clone(),
@@ -60,7 +60,7 @@ impl Resolved<'_> {
     }
 
     /// The condition that the field differs from its default.
-    fn differs(&self) -> String {
+    pub fn differs(&self) -> String {
         let name = &self.name;
         match (&self.default, &self.ty, self.nullable) {
             (Default::Null, ..) => format!("self.{name}.is_some()"),
@@ -80,7 +80,7 @@ impl Resolved<'_> {
 pub struct Module<'a> {
     pub schema: &'a Schema,
     pub valid: Versions,
-    flexible: Versions,
+    pub flexible: Versions,
     done: Vec<String>,
     /// Every structure within the message, by name.
     pub structs: BTreeMap<String, &'a [Field]>,
@@ -269,7 +269,7 @@ impl<'a> Module<'a> {
     }
 
     /// Flexibility as an expression: a literal where it is the same in all versions.
-    fn flex(&self) -> &'static str {
+    pub fn flex(&self) -> &'static str {
         match When::of(self.flexible, self.valid) {
             When::Never => "false",
             When::Always => "true",
@@ -363,272 +363,6 @@ impl<'a> Module<'a> {
             Kind::Data | Kind::Header => {}
         }
         Ok(())
-    }
-
-    fn read_body(&self, fields: &[Resolved<'_>], flexible: bool) -> Result<String> {
-        let mut out = String::new();
-        let tagged: Vec<_> = fields.iter().filter(|f| f.tag.is_some()).collect();
-        for field in fields.iter().filter(|f| f.tag.is_none()) {
-            let value = self.read_field(field)?;
-            match When::of(field.versions, self.valid) {
-                When::If(when) => writeln!(
-                    out,
-                    "let {} = if {when} {{ {value} }} else {{ {} }};",
-                    field.name,
-                    field.default_value()
-                )?,
-                _ => writeln!(out, "let {} = {value};", field.name)?,
-            }
-        }
-        for field in &tagged {
-            writeln!(out, "let mut {} = {};", field.name, field.default_value())?;
-        }
-        if flexible {
-            let section = if tagged.is_empty() {
-                "r.unknown_tags()?".to_string()
-            } else {
-                let mut arms = String::new();
-                for field in &tagged {
-                    let guard = match When::of(field.versions, self.flexible) {
-                        When::If(when) => format!(" if {when}"),
-                        _ => String::new(),
-                    };
-                    let value = self.read_field(field)?;
-                    writeln!(
-                        arms,
-                        "{}{guard} => {} = {value},",
-                        field.tag.unwrap_or_default(),
-                        field.name
-                    )?;
-                }
-                format!("r.tags(|r, tag| {{ match tag {{ {arms} _ => return Ok(false), }} Ok(true) }})?")
-            };
-            match self.flex() {
-                "true" => writeln!(out, "let unknown = {section};")?,
-                _ => {
-                    writeln!(
-                        out,
-                        "let unknown = if flex {{ {section} }} else {{ UnknownTags::default() }};"
-                    )?;
-                }
-            }
-        }
-        let mut names: Vec<&str> = fields.iter().map(|f| f.name.as_str()).collect();
-        if flexible {
-            names.push("unknown");
-        }
-        writeln!(out, "Ok(Self {{ {} }})", names.join(", "))?;
-        Ok(out)
-    }
-
-    fn read_field(&self, field: &Resolved<'_>) -> Result<String> {
-        if !field.nullable {
-            return self.read_value(&field.ty, field.versions);
-        }
-        let null = self.read_nullable(&field.ty, field.versions)?;
-        Ok(match When::of(field.schema.nullable_versions, field.versions) {
-            When::Always => null,
-            When::Never => format!("Some({})", self.read_value(&field.ty, field.versions)?),
-            When::If(when) => {
-                let value = self.read_value(&field.ty, field.versions)?;
-                format!("if {when} {{ {null} }} else {{ Some({value}) }}")
-            }
-        })
-    }
-
-    fn read_value(&self, ty: &Type, given: Versions) -> Result<String> {
-        let flex = self.flex();
-        Ok(match ty {
-            Type::Fixed(_, method, _) => format!("r.{method}()?"),
-            Type::Str => format!("r.string({flex})?"),
-            Type::Bytes => format!("r.bytes({flex})?"),
-            Type::Records => format!("r.records({flex})?"),
-            Type::Struct(name) => format!("{name}::read(r, v)?"),
-            Type::Array(element) => {
-                let min = self.min_size(element, given)?;
-                format!(
-                    "r.array({flex}, {min}, {})?",
-                    self.element_reader(element, given)?
-                )
-            }
-        })
-    }
-
-    fn read_nullable(&self, ty: &Type, given: Versions) -> Result<String> {
-        let flex = self.flex();
-        Ok(match ty {
-            Type::Fixed(name, ..) => anyhow::bail!("{name} cannot be null"),
-            Type::Str => format!("r.nullable_string({flex})?"),
-            Type::Bytes => format!("r.nullable_bytes({flex})?"),
-            Type::Records => format!("r.nullable_records({flex})?"),
-            Type::Struct(name) => format!("r.nullable_struct(|r| {name}::read(r, v))?"),
-            Type::Array(element) => {
-                let min = self.min_size(element, given)?;
-                format!(
-                    "r.nullable_array({flex}, {min}, {})?",
-                    self.element_reader(element, given)?
-                )
-            }
-        })
-    }
-
-    fn element_reader(&self, element: &Type, given: Versions) -> Result<String> {
-        Ok(match element {
-            Type::Fixed(_, method, _) => format!("Reader::{method}"),
-            Type::Struct(name) => format!("|r| {name}::read(r, v)"),
-            other => {
-                let value = self.read_value(other, given)?;
-                format!("|r| {}", value.trim_end_matches('?'))
-            }
-        })
-    }
-
-    /// The fewest bytes that a value can take on the wire, over all of the given versions: a claimed
-    /// element count is checked against it before memory is reserved.
-    fn min_size(&self, ty: &Type, given: Versions) -> Result<usize> {
-        let name = match ty {
-            Type::Fixed(_, _, size) => return Ok(*size),
-            Type::Struct(name) => name,
-            _ => return Ok(1),
-        };
-        let mut total = usize::from(When::of(self.flexible, given) == When::Always);
-        let fields = self
-            .structs
-            .get(name)
-            .copied()
-            .with_context(|| format!("no structure {name}"))?;
-        for field in fields {
-            let versions = field.versions.unwrap_or(field.tagged_versions);
-            if field.tag.is_some() || When::of(versions, given) != When::Always {
-                continue;
-            }
-            let nullable = When::of(field.nullable_versions, given) != When::Never;
-            total += if nullable {
-                1
-            } else {
-                self.min_size(&Type::parse(&field.type_text)?, given)?
-            };
-        }
-        Ok(total.max(1))
-    }
-
-    fn write_body(&self, fields: &[Resolved<'_>], flexible: bool) -> Result<String> {
-        let mut out = String::new();
-        for field in fields.iter().filter(|f| f.tag.is_none()) {
-            let value = self.write_field(field)?;
-            match When::of(field.versions, self.valid) {
-                When::If(when) => {
-                    write!(out, "if {when} {{ {value} }}")?;
-                    if !field.schema.ignorable {
-                        write!(
-                            out,
-                            " else if {} {{ return Err(EncodeError::Field {{ field: \"{}\", version: v }}); }}",
-                            field.differs(),
-                            field.schema.name
-                        )?;
-                    }
-                    out.push('\n');
-                }
-                _ => writeln!(out, "{value}")?,
-            }
-        }
-        if flexible {
-            let section = self.write_tags(fields)?;
-            match self.flex() {
-                "true" => writeln!(out, "{section}")?,
-                _ => writeln!(out, "if flex {{ {section} }}")?,
-            }
-        }
-        out.push_str("Ok(())\n");
-        Ok(out)
-    }
-
-    fn write_tags(&self, fields: &[Resolved<'_>]) -> Result<String> {
-        let mut tagged: Vec<_> = fields.iter().filter(|f| f.tag.is_some()).collect();
-        tagged.sort_by_key(|f| f.tag);
-        if tagged.is_empty() {
-            return Ok("w.unknown_tags(&self.unknown)?;".into());
-        }
-        let mut counts = Vec::new();
-        let mut writes = String::new();
-        for field in tagged {
-            let mut when = field.differs();
-            if let When::If(version) = When::of(field.versions, self.flexible) {
-                when = format!("{version} && {when}");
-            }
-            counts.push(format!("usize::from({when})"));
-            writeln!(
-                writes,
-                "if {when} {{ tags.known(w, {}, |w| {{ {} Ok(()) }})?; }}",
-                field.tag.unwrap_or_default(),
-                self.write_field(field)?
-            )?;
-        }
-        Ok(format!(
-            "let known = {};\nlet mut tags = w.start_tags(known, &self.unknown)?;\n{writes}tags.finish(w)?;",
-            counts.join(" + ")
-        ))
-    }
-
-    fn write_field(&self, field: &Resolved<'_>) -> Result<String> {
-        let this = format!("self.{}", field.name);
-        if !field.nullable {
-            let reference = match field.ty {
-                Type::Fixed(..) | Type::Struct(_) => this,
-                _ => format!("&{this}"),
-            };
-            return Ok(self.write_value(&field.ty, &reference));
-        }
-        let null = self.write_nullable(&field.ty, &this);
-        let plain = self.write_value(
-            &field.ty,
-            &format!("required(&{this}, \"{}\")?", field.schema.name),
-        );
-        Ok(match When::of(field.schema.nullable_versions, field.versions) {
-            When::Always => null,
-            When::Never => plain,
-            When::If(when) => format!("if {when} {{ {null} }} else {{ {plain} }}"),
-        })
-    }
-
-    fn write_value(&self, ty: &Type, value: &str) -> String {
-        let flex = self.flex();
-        match ty {
-            Type::Fixed(_, method, _) => format!("w.{method}({value});"),
-            Type::Str => format!("w.string({value}, {flex})?;"),
-            Type::Bytes => format!("w.bytes({value}, {flex})?;"),
-            Type::Records => format!("w.records({value}, {flex})?;"),
-            Type::Struct(_) => format!("{value}.write(w, v)?;"),
-            Type::Array(element) => format!("w.array({value}, {flex}, {})?;", self.element_writer(element)),
-        }
-    }
-
-    fn write_nullable(&self, ty: &Type, value: &str) -> String {
-        let flex = self.flex();
-        match ty {
-            Type::Fixed(..) => unreachable!("refused when read"),
-            Type::Str => format!("w.nullable_string({value}.as_ref(), {flex})?;"),
-            Type::Bytes => format!("w.nullable_bytes({value}.as_ref(), {flex})?;"),
-            Type::Records => format!("w.nullable_records({value}.as_ref(), {flex})?;"),
-            Type::Struct(_) => format!("w.nullable_struct({value}.as_ref(), |w, x| x.write(w, v))?;"),
-            Type::Array(element) => {
-                format!(
-                    "w.nullable_array({value}.as_deref(), {flex}, {})?;",
-                    self.element_writer(element)
-                )
-            }
-        }
-    }
-
-    fn element_writer(&self, element: &Type) -> String {
-        match element {
-            Type::Fixed(_, method, _) => format!("|w, x| {{ w.{method}(*x); Ok(()) }}"),
-            Type::Struct(_) => "|w, x| x.write(w, v)".into(),
-            other => {
-                let value = self.write_value(other, "x");
-                format!("|w, x| {}", value.trim_end_matches(';').trim_end_matches('?'))
-            }
-        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! `cargo xtask codegen`: the codec of every message of Kafka, generated from the schemas in its jars.
 //!
-//! Reads the schemas ([`schema`]), renders a module for each ([`emit`]) and the tables over all of them
-//! ([`tables`]), formats the lot with rustfmt, and then writes it into the tree or, to check, compares.
+//! Reads the schemas ([`schema`]), renders a module for each ([`emit`], with [`read`] and [`write`]), the
+//! tables over all of them ([`tables`]) and what the tests need ([`samples`]), formats the lot with rustfmt, and then writes it into the tree or, to check, compares.
 //! Names, types and versions are taken from the schemas; their texts and comments are not.
 
 mod emit;
+mod read;
 mod samples;
 mod schema;
 mod tables;
 mod types;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
