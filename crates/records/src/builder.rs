@@ -167,6 +167,10 @@ impl BatchBuilder {
         if self.is_empty() {
             return Err(Flaw::Empty.into());
         }
+        // Lengths inside are 31 bits too, however well the whole compresses.
+        if i32::try_from(self.uncompressed_size()).is_err() {
+            return Err(Flaw::Overflow.into());
+        }
         let mut out = BatchWriter::new(self.codec, self.level)?;
         out.write(&self.records)?;
         Ok(out.finish(self.header)?.freeze())

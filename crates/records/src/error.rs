@@ -48,8 +48,8 @@ pub enum BatchError {
         /// The codec number, the low three bits of the attributes.
         codec: i16,
     },
-    /// A message set of an old format, or something that is no batch at all: `UNSUPPORTED_FOR_MESSAGE_FORMAT` for 0
-    /// and 1, `INVALID_RECORD` for the rest.
+    /// A message set of format 0 or 1, or something that is no batch at all: `INVALID_RECORD`, as Kafka answers it from
+    /// Produce 3 on.
     #[error("message format {magic} is not supported, only format 2")]
     UnsupportedFormat {
         /// The magic byte.
