@@ -109,7 +109,14 @@ impl Bucket {
     /// from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*` variables.
     pub fn open(url: &str, env: &Env, options: &BucketOptions) -> Result<Bucket, OpenError> {
         let opened = crate::open::open(url, env, options)?;
-Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.clone()))
+        Ok(Self::assemble(
+            opened.store,
+            opened.kind,
+            opened.local,
+            None,
+            env,
+            options.clone(),
+        ))
     }
 
     /// A bucket over any store, for tests and simulations, with default options.
@@ -144,7 +151,14 @@ Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.cl
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(store, BucketKind::Local, None, Some(Arc::new(model.clone())), env, options)
+        Self::assemble(
+            store,
+            BucketKind::Local,
+            None,
+            Some(Arc::new(model.clone())),
+            env,
+            options,
+        )
     }
 
     fn assemble(
@@ -157,7 +171,17 @@ Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.cl
     ) -> Bucket {
         let settle = settle.or_else(|| local.clone().map(|local| local as Arc<dyn Settle>));
         let (env, stats) = (env.clone(), StoreStats::default());
-        Self { shared: Arc::new(Shared { store, kind, local, settle, env, options, stats }) }
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                kind,
+                local,
+                settle,
+                env,
+                options,
+                stats,
+            }),
+        }
     }
 
     /// What kind of store lies beneath.
@@ -258,9 +282,9 @@ Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.cl
             sends.push(self.attempt(Operation::Put, why, key, size, work));
         }
         let sent = futures::stream::iter(sends)
-        .buffer_unordered(PARTS_IN_FLIGHT)
-        .collect::<Vec<_>>()
-        .await;
+            .buffer_unordered(PARTS_IN_FLIGHT)
+            .collect::<Vec<_>>()
+            .await;
         let result = match sent.into_iter().collect::<Result<Vec<()>, Failure>>() {
             Ok(_) => self
                 .attempt(Operation::Put, why, key, 0, upload.complete())
@@ -411,9 +435,14 @@ Ok(Self::assemble(opened.store, opened.kind, opened.local, None, env, options.cl
     /// Makes sure that an object which was found, and is one's own, is durable: both fsyncs on a local store
     /// (rule S2), nothing elsewhere.
     pub(crate) async fn settle(&self, key: &str) -> Result<(), StoreError> {
-        let Some(settle) = &self.shared.settle else { return Ok(()) };
+        let Some(settle) = &self.shared.settle else {
+            return Ok(());
+        };
         let path = path_of(Operation::Get, key)?;
-        settle.settle(&path).await.map_err(|error| StoreError::read("settle", key, error))
+        settle
+            .settle(&path)
+            .await
+            .map_err(|error| StoreError::read("settle", key, error))
     }
 
     /// The wait before the next attempt after `failed` of them: doubled each time, half of it random.

@@ -14,25 +14,39 @@ use crate::fault::{FaultStore, Faults, Outage};
 use crate::stats::{Operation, Reason};
 
 fn header() -> impl Strategy<Value = EntryHeader> {
-    (0_u8..7, any::<[u8; 16]>(), any::<u64>(), any::<[u8; 16]>(), any::<u64>(), 0_u64..1 << 40, any::<u32>())
-        .prop_map(|(kind, chain, slot, put_id, epoch, body_len, body_crc)| EntryHeader {
-            kind: [
-                EntryKind::Birth,
-                EntryKind::Data,
-                EntryKind::Fence,
-                EntryKind::Checkpoint,
-                EntryKind::Release,
-                EntryKind::Edit,
-                EntryKind::Control,
-            ][usize::from(kind)],
-            chain: ChainId(chain),
-            slot,
-            put_id,
-            epoch,
-            body_len,
-            footer_at: if body_crc.is_multiple_of(2) { 0 } else { 96 + body_len / 2 },
-            body_crc,
-        })
+    (
+        0_u8..7,
+        any::<[u8; 16]>(),
+        any::<u64>(),
+        any::<[u8; 16]>(),
+        any::<u64>(),
+        0_u64..1 << 40,
+        any::<u32>(),
+    )
+        .prop_map(
+            |(kind, chain, slot, put_id, epoch, body_len, body_crc)| EntryHeader {
+                kind: [
+                    EntryKind::Birth,
+                    EntryKind::Data,
+                    EntryKind::Fence,
+                    EntryKind::Checkpoint,
+                    EntryKind::Release,
+                    EntryKind::Edit,
+                    EntryKind::Control,
+                ][usize::from(kind)],
+                chain: ChainId(chain),
+                slot,
+                put_id,
+                epoch,
+                body_len,
+                footer_at: if body_crc.is_multiple_of(2) {
+                    0
+                } else {
+                    96 + body_len / 2
+                },
+                body_crc,
+            },
+        )
 }
 
 proptest! {
@@ -57,7 +71,10 @@ proptest! {
 }
 
 fn name() -> ChainName {
-    ChainName { prefix: "wal/3f/1/17".to_owned(), id: ChainId([7; 16]) }
+    ChainName {
+        prefix: "wal/3f/1/17".to_owned(),
+        id: ChainId([7; 16]),
+    }
 }
 
 fn buf(body: &[u8]) -> BytesMut {
@@ -85,18 +102,30 @@ fn an_entry_cut_anywhere_or_with_any_bit_flipped_is_refused() {
 
 #[test]
 fn a_marker_cut_anywhere_or_with_any_bit_flipped_is_refused() {
-    let checkpoint =
-        Checkpoint { covers_below: 31, body_key: "wal/3f/1/17/body/00ff".to_owned(), entry_slot: 41 };
+    let checkpoint = Checkpoint {
+        covers_below: 31,
+        body_key: "wal/3f/1/17/body/00ff".to_owned(),
+        entry_slot: 41,
+    };
     let whole = checkpoint.encode(&ChainId([7; 16]));
     for len in 0..whole.len() {
-        assert!(Checkpoint::decode(&whole[..len], &ChainId([7; 16])).is_err(), "cut at {len}");
+        assert!(
+            Checkpoint::decode(&whole[..len], &ChainId([7; 16])).is_err(),
+            "cut at {len}"
+        );
     }
     for bit in 0..whole.len() * 8 {
         let mut bytes = whole.to_vec();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        assert!(Checkpoint::decode(&bytes, &ChainId([7; 16])).is_err(), "bit {bit}");
+        assert!(
+            Checkpoint::decode(&bytes, &ChainId([7; 16])).is_err(),
+            "bit {bit}"
+        );
     }
-    assert!(Checkpoint::decode(&whole, &ChainId([8; 16])).is_err(), "another chain's");
+    assert!(
+        Checkpoint::decode(&whole, &ChainId([8; 16])).is_err(),
+        "another chain's"
+    );
 }
 
 #[test]
@@ -106,7 +135,10 @@ fn the_header_lies_as_its_page_says() {
     assert_eq!(&bytes[8..24], &[7; 16]);
     assert_eq!(&bytes[24..32], &[0, 0, 0, 0, 0, 0, 1, 2]);
     assert_eq!(&bytes[32..48], &[9; 16]);
-    assert_eq!(&bytes[48..72], &[&[0; 7][..], &[3], &[0; 7], &[4], &[0; 7], &[98]].concat());
+    assert_eq!(
+        &bytes[48..72],
+        &[&[0; 7][..], &[3], &[0; 7], &[4], &[0; 7], &[98]].concat()
+    );
     assert_eq!(&bytes[72..76], &crc32c::crc32c(b"body").to_be_bytes());
     assert_eq!(&bytes[76..92], &[0; 16]);
     assert_eq!(&bytes[92..96], &crc32c::crc32c(&bytes[..92]).to_be_bytes());
@@ -123,8 +155,14 @@ fn the_header_lies_as_its_page_says() {
 #[test]
 fn keys() {
     assert_eq!(entry_key("meta", 7), "meta/log/00000000000000000007");
-    assert_eq!(marker_key("meta", u64::MAX), "meta/checkpoint/18446744073709551615");
-    assert_eq!(body_key("meta", &[0xab; 16]), format!("meta/body/{}", "ab".repeat(16)));
+    assert_eq!(
+        marker_key("meta", u64::MAX),
+        "meta/checkpoint/18446744073709551615"
+    );
+    assert_eq!(
+        body_key("meta", &[0xab; 16]),
+        format!("meta/body/{}", "ab".repeat(16))
+    );
     assert_eq!(number_of(&entry_key("meta", 7)), Some(7));
     assert_eq!(number_of("meta/log/7"), None);
     assert_eq!(number_of("meta/log/0000000000000000000x"), None);
@@ -140,7 +178,10 @@ struct Rig {
 fn rig(seed: u64, kind: BucketKind) -> Rig {
     let env = Env::simulated(seed, 0);
     let store = FaultStore::new(Arc::new(InMemory::new()), seed);
-    let options = BucketOptions { retry_for: Duration::from_secs(600), ..BucketOptions::default() };
+    let options = BucketOptions {
+        retry_for: Duration::from_secs(600),
+        ..BucketOptions::default()
+    };
     let bucket = Bucket::from_store_with(Arc::new(store.clone()), kind, &env, options);
     Rig { env, store, bucket }
 }
@@ -163,8 +204,15 @@ async fn the_window_counts_from_the_first_uncommitted_slot() {
     for _ in 0..MAX_WINDOW {
         data(&writer);
     }
-    assert_eq!(writer.append(EntryKind::Data, 1, buf(b""), 0).unwrap_err(), AppendRefused::Full);
-    assert!(tokio::time::timeout(Duration::from_secs(300), writer.ready()).await.is_err());
+    assert_eq!(
+        writer.append(EntryKind::Data, 1, buf(b""), 0).unwrap_err(),
+        AppendRefused::Full
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_secs(300), writer.ready())
+            .await
+            .is_err()
+    );
     assert_eq!(writer.state().borrow().committed, 1);
     rig.store.set_outage(Outage::None);
     writer.ready().await.unwrap();
@@ -197,10 +245,17 @@ async fn a_lost_reply_is_read_back_as_ones_own_and_a_false_conflict_is_tried_aga
     let writer = rig.writer(ChainOptions::default());
     rig.store.change(|faults| faults.error_after = 1.0);
     writer.committed(data(&writer)).await.unwrap();
-    rig.store.set(Faults { false_conflict: 1.0, ..Faults::none() });
+    rig.store.set(Faults {
+        false_conflict: 1.0,
+        ..Faults::none()
+    });
     let slot = data(&writer);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(writer.state().borrow().committed, slot, "rule F1: a conflict without an object is no fence");
+    assert_eq!(
+        writer.state().borrow().committed,
+        slot,
+        "rule F1: a conflict without an object is no fence"
+    );
     rig.store.set(Faults::none());
     writer.committed(slot).await.unwrap();
 }
@@ -218,7 +273,10 @@ async fn a_failed_fsync_ends_the_chain_and_a_full_disk_does_not() {
     rig.store.change(|faults| faults.fsync_failed = 1.0);
     let end = writer.committed(data(&writer)).await.unwrap_err();
     assert!(matches!(end, ChainEnd::Failed { .. }), "{end}");
-    assert!(matches!(writer.append(EntryKind::Data, 1, buf(b""), 0), Err(AppendRefused::Ended(_))));
+    assert!(matches!(
+        writer.append(EntryKind::Data, 1, buf(b""), 0),
+        Err(AppendRefused::Ended(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,12 +284,30 @@ async fn nothing_is_committed_above_a_hole_or_after_an_end() {
     let rig = rig(5, BucketKind::Memory);
     let writer = rig.writer(ChainOptions::default());
     // Somebody else has slot 2.
-    let fenced = fence(&rig.env, &rig.bucket, &name(), 9, b"", Reason::Recovery).await.unwrap();
-    assert_eq!(fenced.end, 0, "a chain that was never born is fenced at its birth");
-    rig.bucket.delete(&entry_key(&name().prefix, MAX_WINDOW), Reason::Sweep).await.unwrap();
-    rig.bucket.put_new(&entry_key(&name().prefix, 2), Bytes::from_static(b"garbage"), Reason::Check).await.unwrap();
+    let fenced = fence(&rig.env, &rig.bucket, &name(), 9, b"", Reason::Recovery)
+        .await
+        .unwrap();
+    assert_eq!(
+        fenced.end, 0,
+        "a chain that was never born is fenced at its birth"
+    );
+    rig.bucket
+        .delete(&entry_key(&name().prefix, MAX_WINDOW), Reason::Sweep)
+        .await
+        .unwrap();
+    rig.bucket
+        .put_new(
+            &entry_key(&name().prefix, 2),
+            Bytes::from_static(b"garbage"),
+            Reason::Check,
+        )
+        .await
+        .unwrap();
     let slots: Vec<u64> = (0..3).map(|_| data(&writer)).collect();
-    assert_eq!(writer.committed(slots[2]).await, Err(ChainEnd::Fenced { slot: 2 }));
+    assert_eq!(
+        writer.committed(slots[2]).await,
+        Err(ChainEnd::Fenced { slot: 2 })
+    );
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(writer.state().borrow().committed <= 2);
 }
@@ -248,19 +324,32 @@ async fn a_stopped_or_dropped_writer_tries_no_more() {
     rig.store.set_outage(Outage::None);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(state.borrow().end, Some(ChainEnd::Stopped));
-    assert!(read_entry(&rig.bucket, &name(), slot, Reason::Check).await.unwrap().is_none());
+    assert!(
+        read_entry(&rig.bucket, &name(), slot, Reason::Check)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(rig.env.running().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn markers_stay_for_their_grace_and_fences_and_births_for_ever() {
     let rig = rig(7, BucketKind::Memory);
-    put_birth(&rig.bucket, &name(), 1, buf(b""), Reason::Meta).await.unwrap();
-    let writer = rig.writer(ChainOptions { window: 1, ..ChainOptions::default() });
+    put_birth(&rig.bucket, &name(), 1, buf(b""), Reason::Meta)
+        .await
+        .unwrap();
+    let writer = rig.writer(ChainOptions {
+        window: 1,
+        ..ChainOptions::default()
+    });
     for n in 1..=10 {
         writer.ready().await.unwrap();
         let kind = if n == 3 { EntryKind::Fence } else { EntryKind::Data };
-        writer.committed(writer.append(kind, 1, buf(b""), 0).unwrap().slot).await.unwrap();
+        writer
+            .committed(writer.append(kind, 1, buf(b""), 0).unwrap().slot)
+            .await
+            .unwrap();
     }
     assert_eq!(writer.checkpoint(6, "b1", 1, buf(b"")).await.unwrap(), 11);
     writer.trim(6).await.unwrap();
@@ -270,11 +359,22 @@ async fn markers_stay_for_their_grace_and_fences_and_births_for_ever() {
     writer.committed(data(&writer)).await.unwrap();
     assert_eq!(writer.checkpoint(12, "b2", 1, buf(b"")).await.unwrap(), 13);
     assert_eq!(writer.trim(9).await.unwrap(), 3, "no further than asked");
-    assert_eq!(writer.trim(100).await.unwrap(), 3, "9 to 11, and no further than the checkpoint");
+    assert_eq!(
+        writer.trim(100).await.unwrap(),
+        3,
+        "9 to 11, and no further than the checkpoint"
+    );
     let prefix = name().prefix;
     let keys = async |what: &str| -> Vec<u64> {
-        let listed = rig.bucket.list(&format!("{prefix}/{what}"), None, Reason::Check).await.unwrap();
-        listed.iter().filter_map(|object| number_of(&object.key)).collect()
+        let listed = rig
+            .bucket
+            .list(&format!("{prefix}/{what}"), None, Reason::Check)
+            .await
+            .unwrap();
+        listed
+            .iter()
+            .filter_map(|object| number_of(&object.key))
+            .collect()
     };
     assert_eq!(keys("log").await, [0, 3, 12, 13]);
     assert_eq!(keys("checkpoint").await, [6, 12]);
@@ -299,32 +399,55 @@ async fn reading_a_footer_costs_one_get_for_a_small_object_and_two_for_a_large_o
     let rig = rig(8, BucketKind::Memory);
     let writer = rig.writer(ChainOptions::default());
     for len in [100, 100_000] {
-        let slot = writer.append(EntryKind::Data, 1, buf(&vec![3; len]), 150).unwrap().slot;
+        let slot = writer
+            .append(EntryKind::Data, 1, buf(&vec![3; len]), 150)
+            .unwrap()
+            .slot;
         writer.committed(slot).await.unwrap();
     }
     let mut before = 0;
     for (slot, gets) in [(1, 1), (2, 2)] {
-        let (header, footer) =
-            read_header_and_footer(&rig.bucket, &name(), slot, Reason::Recovery).await.unwrap().unwrap();
+        let (header, footer) = read_header_and_footer(&rig.bucket, &name(), slot, Reason::Recovery)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(header.object_len() - 150, footer.len() as u64);
         let now = rig.bucket.stats().get(Operation::Get, Reason::Recovery).requests;
         assert_eq!(now - before, gets);
         before = now;
     }
-    assert!(read_header_and_footer(&rig.bucket, &name(), 3, Reason::Recovery).await.unwrap().is_none());
+    assert!(
+        read_header_and_footer(&rig.bucket, &name(), 3, Reason::Recovery)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn damaged_and_foreign_entries_are_named() {
     let rig = rig(9, BucketKind::Memory);
     let good = writer::freeze(EntryKind::Data, &name(), 5, [1; 16], 1, buf(&[1; 50_000]), 50_000);
-    let other = ChainName { id: ChainId([8; 16]), ..name() };
+    let other = ChainName {
+        id: ChainId([8; 16]),
+        ..name()
+    };
     let foreign = writer::freeze(EntryKind::Data, &other, 6, [1; 16], 1, buf(b""), 0);
     let mut torn = good.to_vec();
     torn[7000] ^= 1;
-    for (slot, bytes) in [(4, good.clone()), (5, torn.into()), (6, foreign), (7, good.slice(..60))] {
-        rig.bucket.put_new(&name().entry_key(slot), bytes, Reason::Check).await.unwrap();
-        let error = read_entry(&rig.bucket, &name(), slot, Reason::Check).await.unwrap_err();
+    for (slot, bytes) in [
+        (4, good.clone()),
+        (5, torn.into()),
+        (6, foreign),
+        (7, good.slice(..60)),
+    ] {
+        rig.bucket
+            .put_new(&name().entry_key(slot), bytes, Reason::Check)
+            .await
+            .unwrap();
+        let error = read_entry(&rig.bucket, &name(), slot, Reason::Check)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(&name().entry_key(slot)), "{error}");
         assert!(!error.is_transient());
     }

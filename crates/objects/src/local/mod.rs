@@ -42,6 +42,14 @@ const TMP_DIRS: u64 = 16;
 /// Directories whose durability is remembered; beyond this the memory starts anew.
 const REMEMBERED: usize = 100_000;
 
+/// A store where an object can be seen before it is durable.
+#[async_trait::async_trait]
+pub trait Settle: Send + Sync {
+    /// Makes an object that exists durable: its bytes and its name. Rule S2: a read-back that says "mine" needs
+    /// both fsyncs, since the attempt that made it may have been cut off before them. Idempotent.
+    async fn settle(&self, location: &Path) -> Result<()>;
+}
+
 /// A directory as an object store.
 pub struct LocalStore {
     shared: Arc<Shared>,
@@ -136,9 +144,7 @@ impl LocalStore {
         }
     }
 
-    /// Makes an object that exists durable: its bytes and its name. Rule S2: a read-back that says "mine" needs
-    /// both fsyncs, since the attempt that made it may have been cut off before them.
-    pub async fn settle(&self, location: &Path) -> Result<()> {
+    async fn settle_file(&self, location: &Path) -> Result<()> {
         let (shared, location) = (self.shared.clone(), location.clone());
         self.env
             .blocking(move || {
@@ -318,6 +324,13 @@ impl fmt::Debug for LocalStore {
 impl fmt::Display for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "file://{}", self.shared.root.display())
+    }
+}
+
+#[async_trait::async_trait]
+impl Settle for LocalStore {
+    async fn settle(&self, location: &Path) -> Result<()> {
+        self.settle_file(location).await
     }
 }
 
