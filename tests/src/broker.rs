@@ -53,6 +53,14 @@ impl Options {
         self
     }
 
+    /// Seals often and in small pieces, so that a short test meets segments, bundles,
+    /// checkpoints and trimming.
+    pub fn sealing_often(self) -> Options {
+        self.set("seal.round.ms", 2_000)
+            .set("seal.segment.min.bytes", 200_000)
+            .set("log.segment.bytes", 1 << 20)
+    }
+
     /// Adds a variable to the environment.
     pub fn env(mut self, key: &str, value: impl ToString) -> Options {
         self.environment.push((key.to_owned(), value.to_string()));
@@ -274,7 +282,15 @@ impl Broker {
 
 /// Leaves out the options that Apache Kafka does not have.
 fn kafkas_own(settings: &[(String, String)]) -> Vec<(String, String)> {
-    let ours = ["store.", "cache.", "wal.", "admin.", "drumlin.", "seal."];
+    let ours = [
+        "store.",
+        "cache.",
+        "wal.",
+        "admin.",
+        "drumlin.",
+        "seal.",
+        "local.store.",
+    ];
     settings
         .iter()
         .filter(|(k, _)| !ours.iter().any(|o| k.starts_with(o)))

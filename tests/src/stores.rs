@@ -64,6 +64,14 @@ pub struct S3 {
 }
 
 impl S3 {
+    /// A bucket behind a port of this machine, whether or not anything listens there.
+    pub fn at(port: u16, prefix: &str) -> S3 {
+        S3 {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            prefix: prefix.to_owned(),
+        }
+    }
+
     /// The same bucket under another prefix.
     pub fn prefix(&self, prefix: &str) -> S3 {
         S3 {
@@ -111,6 +119,23 @@ impl Minio {
     /// Starts it on data that another server has left.
     pub fn start_on(data: &Path, log: &Path) -> anyhow::Result<Minio> {
         let port = ports::free()?;
+        let process = Minio::spawn(data, log, port)?;
+        Ok(Minio {
+            process,
+            port,
+            data: data.to_owned(),
+        })
+    }
+
+    /// Starts it again where it was, after its process was killed.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.kill9()?;
+        let log = self.process.log().to_owned();
+        self.process = Minio::spawn(&self.data, &log, self.port)?;
+        Ok(())
+    }
+
+    fn spawn(data: &Path, log: &Path, port: u16) -> anyhow::Result<Process> {
         let mut command = Command::new(cache::minio()?);
         command
             .arg("server")
@@ -123,11 +148,7 @@ impl Minio {
             .env("MINIO_BROWSER", "off");
         let mut process = Process::start("minio", command, log)?;
         process.wait_ready(START, |_| http_ok(port, "/minio/health/live"))?;
-        Ok(Minio {
-            process,
-            port,
-            data: data.to_owned(),
-        })
+        Ok(process)
     }
 
     /// The bucket, under `prefix`.

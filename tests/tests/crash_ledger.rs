@@ -8,7 +8,8 @@ use drumlin_tests::stores::Minio;
 #[test]
 fn on_a_local_directory() {
     let scratch = Scratch::new("ledger-local").expect("a folder");
-    let mut broker = Broker::start(Options::local(&scratch.join("broker"))).expect("a broker");
+    let mut broker =
+        Broker::start(Options::local(&scratch.join("broker")).sealing_often()).expect("a broker");
     ledger::run(&mut broker, &Plan::everyday(ledger::seed())).expect("every promise is kept");
     broker.terminate().expect("stopped");
 }
@@ -17,7 +18,7 @@ fn on_a_local_directory() {
 fn on_minio() {
     let scratch = Scratch::new("ledger-minio").expect("a folder");
     let minio = Minio::start(scratch.path()).expect("minio");
-    let options = Options::on(&scratch.join("broker"), minio.store("ledger"));
+    let options = Options::on(&scratch.join("broker"), minio.store("ledger")).sealing_often();
     let mut broker = Broker::start(options).expect("a broker");
     let plan = Plan {
         delete_cache_every: Some(5),

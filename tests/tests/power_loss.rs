@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use drumlin_records::{BatchBuilder, Compression};
 use drumlin_tests::broker::{Broker, Options, against_kafka};
 use drumlin_tests::client::Connection;
 use drumlin_tests::scratch::Scratch;
-use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
 const TOPIC: &str = "durable";
 const ROUNDS: usize = 20;
@@ -81,30 +79,11 @@ fn calls(trace: &Path) -> Vec<Call> {
 }
 
 fn produce(connection: &mut Connection, round: usize) {
-    let mut batch = BatchBuilder::new(Compression::None);
-    batch.push(1, None, Some(marker(round).as_bytes()), &[]);
-    let records = Some(batch.build().expect("a batch").into());
-    let data = PartitionProduceData {
-        records,
-        ..Default::default()
-    };
-    let topic = TopicProduceData {
-        name: TOPIC.into(),
-        partition_data: vec![data],
-        ..Default::default()
-    };
-    let request = ProduceRequest {
-        acks: -1,
-        timeout_ms: 10_000,
-        topic_data: vec![topic],
-        ..Default::default()
-    };
-    let answer = connection.call(&request, 9).expect("an answer");
-    assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
-}
-
-fn marker(round: usize) -> String {
-    format!("record-that-must-last-{round:04}-")
+    let value = format!("record-that-must-last-{round:04}");
+    let (error, _) = connection
+        .produce(TOPIC, 0, value.as_bytes(), 10_000)
+        .expect("an answer");
+    assert_eq!(error, 0);
 }
 
 #[test]

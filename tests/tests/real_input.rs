@@ -62,7 +62,7 @@ fn on_minio() {
     let (text, out) = (scratch.join("text"), scratch.join("out"));
     input::write(&text, BYTES).expect("text from the registry");
     let mut minio = Minio::start(scratch.path()).expect("minio");
-    let options = Options::on(&scratch.join("broker"), minio.store("text"));
+    let options = Options::on(&scratch.join("broker"), minio.store("text")).sealing_often();
     let mut broker = Broker::start(options).expect("a broker");
     produce_all(&broker, &text);
     compare_all(&broker, &text, &out, "at once");

@@ -184,10 +184,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             state.seconds / 60.0
         );
     }
-    let broker = if soak.needs_broker {
-        Some(crate::suite::build_broker(true)?)
-    } else {
-        None
+    let against_kafka = std::env::var("DRUMLIN_TEST_BROKER").is_ok_and(|v| v == "kafka");
+    let broker = match soak.needs_broker && !against_kafka {
+        true => Some(crate::suite::build_broker(true)?),
+        false => None,
     };
     let commit = results::commit();
     if !state.commits.contains(&commit) {

@@ -77,6 +77,10 @@ fn ledger_once(
         Some(minio) => Options::on(&dir.join("broker"), minio.store("ledger")),
         None => Options::local(&dir.join("broker")),
     };
+    // Every other slice seals often, the rest as it comes.
+    if seed.is_multiple_of(2) {
+        options = options.sealing_often();
+    }
     if faults {
         options = options.set("drumlin.test.store.faults", seed);
     }

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use drumlin_records::{BatchBuilder, Compression, Record};
 use drumlin_wire::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use drumlin_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use drumlin_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use drumlin_wire::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
+use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::{ApiKey, Message, Request, ResponseHeader, frame};
 
 const CLIENT: &str = "drumlin-tests";
@@ -171,5 +174,85 @@ impl Connection {
             Some(p) if p.error_code == 0 => Ok(p.offset),
             other => bail!("ListOffsets: {other:?}"),
         }
+    }
+
+    /// Sends one record with acks=all; the error code and the offset of the answer.
+    pub fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        value: &[u8],
+        timeout_ms: i32,
+    ) -> anyhow::Result<(i16, i64)> {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(1, None, Some(value), &[]);
+        let data = PartitionProduceData {
+            index: partition,
+            records: Some(batch.build()?.into()),
+            ..Default::default()
+        };
+        let topic = TopicProduceData {
+            name: topic.into(),
+            partition_data: vec![data],
+            ..Default::default()
+        };
+        let request = ProduceRequest {
+            acks: -1,
+            timeout_ms,
+            topic_data: vec![topic],
+            ..Default::default()
+        };
+        let answer = self.call(&request, 9)?;
+        match answer
+            .responses
+            .first()
+            .and_then(|t| t.partition_responses.first())
+        {
+            Some(p) => Ok((p.error_code, p.base_offset)),
+            None => bail!("Produce: an empty answer"),
+        }
+    }
+
+    /// Fetches from one partition; the error code and whatever records come, from the offset on.
+    pub fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        max_wait_ms: i32,
+    ) -> anyhow::Result<(i16, Vec<Record>)> {
+        let partition = FetchPartition {
+            partition,
+            current_leader_epoch: -1,
+            fetch_offset: offset,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let request = FetchRequest {
+            replica_id: -1,
+            max_wait_ms,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            session_epoch: -1,
+            topics: vec![FetchTopic {
+                topic: topic.into(),
+                partitions: vec![partition],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let answer = self.call(&request, 12)?;
+        if answer.error_code != 0 {
+            return Ok((answer.error_code, Vec::new()));
+        }
+        let Some(data) = answer.responses.first().and_then(|t| t.partitions.first()) else {
+            bail!("Fetch: an empty answer");
+        };
+        let bytes = data.records.clone().map(|r| r.into_bytes()).unwrap_or_default();
+        let mut records = super::decoded(&bytes)?;
+        records.retain(|r| r.offset >= offset);
+        Ok((data.error_code, records))
     }
 }

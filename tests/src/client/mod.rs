@@ -2,6 +2,8 @@
 //! request, answer and lost connection: what a real client hides by trying again is
 //! what such a test is about.
 
+mod batches;
 mod connection;
 
+pub use batches::decoded;
 pub use connection::{Connection, answers};

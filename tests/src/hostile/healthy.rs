@@ -7,9 +7,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use drumlin_records::{BatchBuilder, Compression};
-use drumlin_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
 use super::Counters;
 use crate::client::Connection;
@@ -47,62 +44,13 @@ pub fn start(
 
 fn turn(connection: &mut Connection, offset: i64) -> anyhow::Result<()> {
     let value = format!("turn {offset}");
-    let mut batch = BatchBuilder::new(Compression::None);
-    batch.push(1, None, Some(value.as_bytes()), &[]);
-    let data = PartitionProduceData {
-        records: Some(batch.build()?.into()),
-        ..Default::default()
-    };
-    let topic = TopicProduceData {
-        name: TOPIC.into(),
-        partition_data: vec![data],
-        ..Default::default()
-    };
-    let produce = ProduceRequest {
-        acks: -1,
-        timeout_ms: 10_000,
-        topic_data: vec![topic],
-        ..Default::default()
-    };
-    let answer = connection.call(&produce, 9)?;
-    match answer
-        .responses
-        .first()
-        .and_then(|t| t.partition_responses.first())
-    {
-        Some(p) if p.error_code == 0 && p.base_offset == offset => {}
-        other => bail!("produce at {offset}: {other:?}"),
+    let produced = connection.produce(TOPIC, 0, value.as_bytes(), 10_000)?;
+    if produced != (0, offset) {
+        bail!("produce at {offset}: error and offset {produced:?}");
     }
-    let partition = FetchPartition {
-        current_leader_epoch: -1,
-        fetch_offset: offset,
-        last_fetched_epoch: -1,
-        log_start_offset: -1,
-        partition_max_bytes: 1 << 20,
-        ..Default::default()
-    };
-    let fetch = FetchRequest {
-        replica_id: -1,
-        max_wait_ms: 10_000,
-        min_bytes: 1,
-        max_bytes: 1 << 20,
-        session_epoch: -1,
-        topics: vec![FetchTopic {
-            topic: TOPIC.into(),
-            partitions: vec![partition],
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let answer = connection.call(&fetch, 12)?;
-    let data = answer.responses.first().and_then(|t| t.partitions.first());
-    let bytes = data
-        .and_then(|p| p.records.clone())
-        .map(|r| r.into_bytes())
-        .unwrap_or_default();
-    let found = crate::ledger::decoded(&bytes)?;
+    let (error, found) = connection.fetch(TOPIC, 0, offset, 10_000)?;
     match found.first() {
-        Some(r) if r.offset == offset && r.value.as_deref() == Some(value.as_bytes()) => Ok(()),
-        other => bail!("fetch at {offset}: {other:?}"),
+        Some(r) if error == 0 && r.offset == offset && r.value.as_deref() == Some(value.as_bytes()) => Ok(()),
+        other => bail!("fetch at {offset}: error {error}, {other:?}"),
     }
 }

@@ -6,8 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::bail;
-use bytes::Bytes;
-use drumlin_records::{BatchHeader, Limits, Record, check_crc, records};
 use drumlin_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use drumlin_wire::messages::fetch_response::PartitionData;
 use rand::RngExt;
@@ -16,7 +14,7 @@ use rand::rngs::StdRng;
 use super::account::Account;
 use super::record::fingerprint;
 use crate::broker::against_kafka;
-use crate::client::Connection;
+use crate::client::{Connection, decoded};
 
 const VERSION: i16 = 12;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -161,22 +159,4 @@ pub fn fetch(positions: &[i64], max_wait_ms: i32) -> FetchRequest {
         }],
         ..Default::default()
     }
-}
-
-/// The records of whole batches; one that is cut off at the end, as Kafka allows, is left out.
-pub fn decoded(bytes: &Bytes) -> anyhow::Result<Vec<Record>> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(rest) = bytes.get(at..).filter(|r| r.len() >= 61) {
-        let header = BatchHeader::parse(rest).map_err(|e| anyhow::anyhow!("batch at {at}: {e}"))?;
-        let Some(batch) = rest.get(..header.size_in_bytes()) else {
-            break;
-        };
-        check_crc(batch).map_err(|e| anyhow::anyhow!("batch at offset {}: {e}", header.base_offset))?;
-        for record in records(batch, Limits::default()) {
-            found.push(record.map_err(|e| anyhow::anyhow!("batch at offset {}: {e}", header.base_offset))?);
-        }
-        at += header.size_in_bytes();
-    }
-    Ok(found)
 }

@@ -25,7 +25,6 @@ use rand::{RngExt, SeedableRng};
 use crate::broker::{Broker, against_kafka};
 use crate::client::Connection;
 use account::{Account, Acked};
-pub use consumer::decoded;
 
 /// How one run of the ledger goes.
 #[derive(Clone, Debug)]

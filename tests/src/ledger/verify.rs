@@ -8,7 +8,7 @@ use anyhow::bail;
 use super::account::{Account, Acked};
 use super::record::{Identity, fingerprint};
 use super::{Figures, Plan, TOPIC};
-use crate::client::Connection;
+use crate::client::{Connection, decoded};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,7 +73,7 @@ fn read_all(
         }
         let before = log.len();
         let bytes = data.records.clone().map(|r| r.into_bytes()).unwrap_or_default();
-        for record in super::consumer::decoded(&bytes)? {
+        for record in decoded(&bytes)? {
             let at = log.len() as i64;
             if record.offset < at {
                 continue;
