@@ -94,7 +94,7 @@ impl fmt::Display for Compression {
 
 /// Decompresses a batch's payload as it is read. After the first `Ok(0)` or error it must not be read again.
 pub(crate) enum Decoder<'a> {
-    Gzip(MultiGzDecoder<&'a [u8]>),
+    Gzip(Box<MultiGzDecoder<&'a [u8]>>),
     Snappy(snappy::Decoder<'a>),
     Lz4(Box<FrameDecoder<&'a [u8]>>),
     Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
@@ -109,7 +109,7 @@ impl<'a> Decoder<'a> {
     ) -> io::Result<Option<Decoder<'a>>> {
         Ok(Some(match codec {
             Compression::None => return Ok(None),
-            Compression::Gzip => Decoder::Gzip(MultiGzDecoder::new(payload)),
+            Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(payload))),
             Compression::Snappy => Decoder::Snappy(snappy::Decoder::new(payload, max_output)),
             Compression::Lz4 => Decoder::Lz4(Box::new(FrameDecoder::new(payload))),
             Compression::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::with_buffer(payload)?),
@@ -131,7 +131,7 @@ impl Read for Decoder<'_> {
 /// Compresses what is written, behind whatever `BytesMut` already holds.
 pub(crate) enum Encoder {
     None(Writer<BytesMut>),
-    Gzip(GzEncoder<Writer<BytesMut>>),
+    Gzip(Box<GzEncoder<Writer<BytesMut>>>),
     Snappy(Box<snappy::Encoder>),
     Lz4(Box<FrameEncoder<Writer<BytesMut>>>),
     Zstd(zstd::stream::write::Encoder<'static, Writer<BytesMut>>),
@@ -142,7 +142,7 @@ impl Encoder {
     pub(crate) fn new(codec: Compression, level: Option<i32>, out: BytesMut) -> io::Result<Encoder> {
         Ok(match codec {
             Compression::None => Encoder::None(out.writer()),
-            Compression::Gzip => Encoder::Gzip(GzEncoder::new(out.writer(), gzip_level(level))),
+            Compression::Gzip => Encoder::Gzip(Box::new(GzEncoder::new(out.writer(), gzip_level(level)))),
             Compression::Snappy => Encoder::Snappy(Box::new(snappy::Encoder::new(out))),
             Compression::Lz4 => {
                 // Java's reader insists on independent blocks, and its writer makes blocks of 64 KiB without checksums.
