@@ -327,9 +327,12 @@ impl Bucket {
         })
     }
 
-    /// The first bytes of the object, at most `limit` of them.
+    /// The first bytes of the object, at most `limit` of them; none of an empty one.
     pub(crate) async fn get_front(&self, key: &str, limit: u64, why: Reason) -> Result<Bytes, StoreError> {
-        self.read(key, Some(0..limit), why).await
+        match self.read(key, Some(0..limit), why).await {
+            Err(StoreError::Invalid { .. }) => Ok(Bytes::new()),
+            other => other,
+        }
     }
 
     async fn read(&self, key: &str, range: Option<Range<u64>>, why: Reason) -> Result<Bytes, StoreError> {

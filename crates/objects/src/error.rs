@@ -103,27 +103,21 @@ impl StoreError {
                 Ok(failure) => match *failure {
                     LocalFailure::Full(source) => Self::Full { key, source },
                     LocalFailure::Fsync(source) => Self::FsyncFailed { key, source },
-                    LocalFailure::Io(source) => Self::Unavailable {
-                        operation,
-                        key,
-                        attempts: 1,
-                        what: source.to_string(),
-                    },
+                    LocalFailure::Io(source) => Self::failed(operation, key, source.to_string()),
+                    LocalFailure::Range => Self::Invalid { operation, key, what: RANGE.to_owned() },
                 },
-                Err(source) => Self::Unavailable {
-                    operation,
-                    key,
-                    attempts: 1,
-                    what: whole_text(&*source),
-                },
+                Err(source) => Self::failed(operation, key, whole_text(&*source)),
             },
-            other => Self::Unavailable {
-                operation,
-                key,
-                attempts: 1,
-                what: whole_text(&other),
-            },
+            other => Self::failed(operation, key, whole_text(&other)),
         }
+    }
+
+    /// A failure after one attempt. The stores tell of a range beyond the object in their texts alone.
+    fn failed(operation: &'static str, key: String, what: String) -> Self {
+        if what.contains("416 Range Not Satisfiable") || what.contains("Wanted range starting at") {
+            return Self::Invalid { operation, key, what: RANGE.to_owned() };
+        }
+        Self::Unavailable { operation, key, attempts: 1, what }
     }
 
     /// Sets the number of attempts of a failure after retries.
@@ -134,6 +128,8 @@ impl StoreError {
         self
     }
 }
+
+const RANGE: &str = "the object ends before the range begins";
 
 /// The texts of an error and of its causes that say something new.
 fn whole_text(error: &(dyn std::error::Error + 'static)) -> String {
@@ -159,6 +155,8 @@ pub(crate) enum LocalFailure {
     Fsync(#[source] io::Error),
     #[error("{0}")]
     Io(#[source] io::Error),
+    #[error("range not satisfiable")]
+    Range,
 }
 
 impl From<io::Error> for LocalFailure {

@@ -211,10 +211,7 @@ impl Shared {
         options.check_preconditions(&meta)?;
         let range = match &options.range {
             None => 0..meta.size,
-            Some(range) => wanted(range, meta.size).ok_or_else(|| Error::Generic {
-                store: "local",
-                source: format!("range beyond the {} bytes of {}", meta.size, meta.location).into(),
-            })?,
+            Some(range) => wanted(range, meta.size).ok_or(LocalFailure::Range)?,
         };
         let bytes = if options.head {
             Bytes::new()

@@ -39,6 +39,7 @@ pub async fn conformance(bucket: &Bucket) {
     owner_and_fencer(bucket, &at("race")).await;
     let report = probe(bucket, 4, 8).await.unwrap();
     assert!(report.refused + report.failed >= 4 * 7, "{report:?}");
+    // What is still on its way to a fenced chain may land after this; the prefix is a fresh one every time.
     for object in bucket
         .list(&format!("conformance/{prefix}"), None, WHY)
         .await
@@ -46,13 +47,6 @@ pub async fn conformance(bucket: &Bucket) {
     {
         bucket.delete(&object.key, WHY).await.unwrap();
     }
-    assert_eq!(
-        bucket
-            .list(&format!("conformance/{prefix}"), None, WHY)
-            .await
-            .unwrap(),
-        []
-    );
 }
 
 fn pattern(len: usize) -> Bytes {
