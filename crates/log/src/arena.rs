@@ -98,8 +98,8 @@ fn aligned(mut memory: BytesMut) -> BytesMut {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn memory_is_aligned_and_used_again() {
+    #[test]
+    fn memory_is_aligned_and_used_again() {
         let mut arenas = Arenas::new(1 << 20);
         let now = Instant::now();
         let mut held = Vec::new();

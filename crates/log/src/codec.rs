@@ -93,7 +93,8 @@ pub(crate) struct Decoder<'a>(&'a [u8]);
 type Result<T> = std::result::Result<T, FormatError>;
 
 impl<'a> Decoder<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    #[cfg(test)]
+    fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 

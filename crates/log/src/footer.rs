@@ -18,11 +18,6 @@ const FOOTER_VERSION: u8 = 1;
 const EDITS_MAGIC: [u8; 4] = *b"DWED";
 const EDITS_VERSION: u8 = 1;
 
-/// The batch is part of a transaction.
-pub(crate) const FLAG_TRANSACTIONAL: u8 = 1;
-/// The batch is a control batch: a transaction's end.
-pub(crate) const FLAG_CONTROL: u8 = 2;
-
 /// One batch of an idempotent or transactional producer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProducerBatch {
@@ -33,6 +28,7 @@ pub(crate) struct ProducerBatch {
     pub base_offset: i64,
     pub last_offset: i64,
     pub timestamp: i64,
+    /// Bit 0: part of a transaction; bit 1: a control batch, a transaction's end. None are written yet.
     pub flags: u8,
 }
 

@@ -125,15 +125,4 @@ impl Extent {
             crc: record.crc,
         }
     }
-
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.position..self.position + u64::from(self.length)
-    }
-
-    /// The extent's bytes, if its object is in memory.
-    pub(crate) fn in_memory(&self) -> Option<Bytes> {
-        let memory = self.object.memory()?;
-        let range = self.range();
-        Some(memory.slice(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?))
-    }
 }
