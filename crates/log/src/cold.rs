@@ -32,6 +32,13 @@ const DECODED: usize = 64;
 /// Loads of one object wait for each other within ranges of this many blocks.
 const LOAD_STRIPE: u64 = 32;
 
+/// Held while a stretch of an object is being loaded.
+type Gate = Arc<tokio::sync::Mutex<()>>;
+/// A leaf's key and its table.
+type Table = (Arc<str>, Arc<Vec<LeafRow>>);
+/// A leaf's key, a segment's base offset, and the segment whole.
+type Detail = (Arc<str>, i64, Arc<Segment>);
+
 struct Stream {
     id: TopicPartition,
     next: i64,
@@ -45,9 +52,9 @@ pub(crate) struct Cold {
     budget_total: usize,
     ahead_max: usize,
     streams: Mutex<VecDeque<Stream>>,
-    loading: Mutex<BTreeMap<(Arc<str>, u64), Arc<tokio::sync::Mutex<()>>>>,
-    tables: Mutex<VecDeque<(Arc<str>, Arc<Vec<LeafRow>>)>>,
-    details: Mutex<VecDeque<(Arc<str>, i64, Arc<Segment>)>>,
+    loading: Mutex<BTreeMap<(Arc<str>, u64), Gate>>,
+    tables: Mutex<VecDeque<Table>>,
+    details: Mutex<VecDeque<Detail>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -156,11 +163,11 @@ impl Cold {
         Some(bytes)
     }
 
-    fn gate(&self, key: &Arc<str>, stripe: u64) -> Arc<tokio::sync::Mutex<()>> {
+    fn gate(&self, key: &Arc<str>, stripe: u64) -> Gate {
         Arc::clone(lock(&self.loading).entry((Arc::clone(key), stripe)).or_default())
     }
 
-    fn release_gate(&self, key: &Arc<str>, stripe: u64, gate: Arc<tokio::sync::Mutex<()>>) {
+    fn release_gate(&self, key: &Arc<str>, stripe: u64, gate: Gate) {
         drop(gate);
         let mut loading = lock(&self.loading);
         let entry = (Arc::clone(key), stripe);

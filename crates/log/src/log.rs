@@ -26,7 +26,7 @@ use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
 use crate::recover::Recovered;
 use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
-use crate::wal::{BatchParts, LogEnd, Wal};
+use crate::wal::{LogEnd, NewBatch, Wal};
 
 /// How often memory budgets are enforced.
 const TIDY_INTERVAL: Duration = Duration::from_millis(200);
@@ -374,13 +374,15 @@ impl Log {
                 .has_producer_id()
                 .then(|| producers.appended(&stamped, base_offset, high_watermark, now, commit.clone()))
         };
-        let parts = BatchParts {
-            batch,
+        let batch = NewBatch {
+            bytes: batch,
+            header,
+            leader_epoch: epoch,
+            base_offset,
             append_time: options.log_append_time,
+            permits,
         };
-        let commit = wal
-            .push(partition, epoch, base_offset, header, parts, permits, remember)
-            .map_err(|_| AppendError::Stopped)?;
+        let commit = wal.push(partition, batch, remember).ok_or(AppendError::Stopped)?;
         inner.advance(header);
         Ok((
             Appended {

@@ -235,22 +235,26 @@ impl Wal {
 
     /// Copies a batch into the open object and patches its offset and epoch there. The caller holds the
     /// partition's lock, so that offsets and places in the log come in one order. `producer` is called with
-    /// the commit that the batch will share.
+    /// the commit that the batch will share. None: the log has stopped.
     pub(crate) fn push(
         &self,
         partition: &Arc<Partition>,
-        leader_epoch: i32,
-        base_offset: i64,
-        header: &BatchHeader,
-        parts: BatchParts<'_>,
-        permits: usize,
+        batch: NewBatch<'_>,
         producer: impl FnOnce(&Commit) -> Option<ProducerBatch>,
-    ) -> Result<Commit, usize> {
+    ) -> Option<Commit> {
+        let NewBatch {
+            bytes,
+            header,
+            leader_epoch,
+            base_offset,
+            append_time,
+            permits,
+        } = batch;
         let mut open = lock(&self.open);
         if open.stopped {
-            return Err(permits);
+            return None;
         }
-        let length = parts.batch.len();
+        let length = bytes.len();
         let holds = open.buf.len();
         if holds > 0 && holds + length > self.options.flush_bytes.max(ENTRY_HEADER_LEN + length) {
             self.close(&mut open);
@@ -263,11 +267,11 @@ impl Wal {
             open.since = now;
         }
         let position = open.buf.len();
-        open.buf.extend_from_slice(parts.batch);
+        open.buf.extend_from_slice(bytes);
         let copy = &mut open.buf[position..];
         patch_offset_and_epoch(copy, base_offset, leader_epoch);
         let mut max_timestamp = header.max_timestamp;
-        if let Some(now_ms) = parts.append_time {
+        if let Some(now_ms) = append_time {
             drumlin_records::patch_append_time(copy, now_ms);
             max_timestamp = now_ms;
         }
@@ -311,7 +315,7 @@ impl Wal {
         }
         drop(open);
         self.flush.notify_one();
-        Ok(commit)
+        Some(commit)
     }
 
     /// Ends the open object: what comes next goes to another.
@@ -641,11 +645,16 @@ impl Wal {
     }
 }
 
-/// A batch as it came, and what to change in its copy.
-pub(crate) struct BatchParts<'a> {
-    pub batch: &'a [u8],
+/// A batch as it came, and what its copy in the log is to say.
+pub(crate) struct NewBatch<'a> {
+    pub bytes: &'a [u8],
+    pub header: &'a BatchHeader,
+    pub leader_epoch: i32,
+    pub base_offset: i64,
     /// LogAppendTime: the timestamp to set.
     pub append_time: Option<i64>,
+    /// Room that was granted for it.
+    pub permits: usize,
 }
 
 pub(crate) fn outcome_of(end: &ChainEnd) -> CommitError {

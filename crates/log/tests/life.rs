@@ -1,4 +1,5 @@
 //! A partition's life over a memory store and a local directory: append, commit, read, seal, restart.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;
