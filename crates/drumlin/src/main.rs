@@ -1,2 +1,32 @@
-//! Placeholder.
-fn main() {}
+//! The program: `drumlin serve` and the command-line tools beside it.
+
+mod args;
+mod check;
+mod export;
+mod options;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command, StoreCommand};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(&arguments.configuration),
+        Command::Config { markdown } => options::run(markdown),
+        Command::Store(StoreCommand::Check) => check::check(&arguments.configuration),
+        Command::Store(StoreCommand::Probe) => check::probe(&arguments.configuration),
+        Command::Export { topic, directory } => export::run(&arguments.configuration, &topic, &directory),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: what is wrong, and what to do.
+            eprintln!("drumlin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

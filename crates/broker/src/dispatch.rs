@@ -1,0 +1,177 @@
+//! From a frame to a handler and back: the one place where APIs are routed.
+//!
+//! Which APIs and versions there are is [`drumlin_wire::registry`]'s to say; a test holds the routes below against it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use drumlin_wire::messages as m;
+use drumlin_wire::registry::{Route, route};
+use drumlin_wire::{ApiKey, DecodeError, Message, Request, RequestHeader, Response, Str, frame};
+use tokio::time::Instant;
+
+use crate::error_code::ErrorCode;
+use crate::handlers;
+use crate::net::{Answer, Boxed, Peer, Refusal, Reply, Service};
+use crate::state::Shared;
+
+/// One request's surroundings.
+pub struct Cx {
+    /// The broker.
+    pub broker: Arc<Shared>,
+    /// Who asks.
+    pub peer: Arc<Peer>,
+    /// Version of the request.
+    pub version: i16,
+    /// Its correlation id.
+    pub correlation_id: i32,
+    /// When it was taken.
+    pub began: Instant,
+}
+
+impl Cx {
+    /// Frames an answer and counts it.
+    pub fn answer<M: Response>(&self, message: &M) -> Result<Answer, Refusal> {
+        let framed = frame::response(message, self.version, self.correlation_id)
+            .map_err(|error| Refusal(format!("answer to {} {}: {error}", M::KEY, self.version)))?;
+        if let Some(api) = self.broker.metrics.api(M::KEY) {
+            api.answered(self.began.elapsed());
+        }
+        Ok(Answer::new(framed.segments))
+    }
+
+    /// Counts an error and gives its code back.
+    pub fn error(&self, key: ApiKey, code: ErrorCode) -> i16 {
+        self.broker.metrics.error(key, code.code());
+        code.code()
+    }
+}
+
+fn malformed<M: Message>(version: i16, error: &DecodeError) -> Refusal {
+    Refusal(format!("malformed {} version {version}: {error}", M::NAME))
+}
+
+fn decode<M: Request>(cx: &Cx, body: &Bytes) -> Result<M, Refusal> {
+    M::decode(body, cx.version).map_err(|error| malformed::<M>(cx.version, &error))
+}
+
+/// Routes the APIs whose handlers are `async fn handle(&Cx, Request) -> Response`.
+macro_rules! routes {
+    ($cx:ident, $body:ident, $key:expr, { $($api:ident($handler:ident) => $module:ident :: $request:ident),* $(,)? }) => {
+        match $key {
+            $(ApiKey::$api => {
+                let request: m::$module::$request = decode(&$cx, &$body)?;
+                // The request keeps alive what it refers to.
+                drop($body);
+                let response = handlers::$handler::handle(&$cx, request).await;
+                $cx.answer(&response).map(Reply::Now)
+            })*
+            key => Err(Refusal(format!("there is no handler for {key}"))),
+        }
+    };
+}
+
+/// The broker as the network sees it.
+pub struct Dispatcher {
+    /// What handlers work on.
+    pub shared: Arc<Shared>,
+}
+
+impl Dispatcher {
+    async fn dispatch(self: Arc<Self>, peer: Arc<Peer>, bytes: Bytes) -> Result<Reply, Refusal> {
+        let (header, body) = RequestHeader::parse(&bytes).map_err(|error| Refusal(error.to_string()))?;
+        drop(bytes);
+        let mut cx = Cx {
+            broker: Arc::clone(&self.shared),
+            peer,
+            version: header.api_version,
+            correlation_id: header.correlation_id,
+            began: Instant::now(),
+        };
+        match route(header.api_key, header.api_version) {
+            Route::Serve => serve(cx, header.api_key, body).await,
+            Route::ApiVersionsFallback => {
+                cx.version = 0;
+                let response = handlers::api_versions::unsupported(&cx);
+                cx.answer(&response).map(Reply::Now)
+            }
+            Route::Unsupported => unsupported(&cx, header.api_key, &body),
+            Route::Refuse => Err(Refusal(format!(
+                "{} version {} is not supported (client id {:?})",
+                header.api_key,
+                header.api_version,
+                header.client_id.as_ref().map_or("", Str::as_str)
+            ))),
+        }
+    }
+}
+
+async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
+    if key == ApiKey::Produce {
+        let request = decode(&cx, &body)?;
+        drop(body);
+        return handlers::produce::take(cx, request).await;
+    }
+    routes!(cx, body, key, {
+        Fetch(fetch) => fetch_request::FetchRequest,
+        ListOffsets(list_offsets) => list_offsets_request::ListOffsetsRequest,
+        Metadata(metadata) => metadata_request::MetadataRequest,
+        ApiVersions(api_versions) => api_versions_request::ApiVersionsRequest,
+        CreateTopics(create_topics) => create_topics_request::CreateTopicsRequest,
+        DeleteTopics(delete_topics) => delete_topics_request::DeleteTopicsRequest,
+        DeleteRecords(delete_records) => delete_records_request::DeleteRecordsRequest,
+        InitProducerId(init_producer_id) => init_producer_id_request::InitProducerIdRequest,
+        OffsetForLeaderEpoch(offset_for_leader_epoch) => offset_for_leader_epoch_request::OffsetForLeaderEpochRequest,
+        DescribeConfigs(describe_configs) => describe_configs_request::DescribeConfigsRequest,
+        AlterConfigs(alter_configs) => alter_configs_request::AlterConfigsRequest,
+        DescribeLogDirs(describe_log_dirs) => describe_log_dirs_request::DescribeLogDirsRequest,
+        CreatePartitions(create_partitions) => create_partitions_request::CreatePartitionsRequest,
+        IncrementalAlterConfigs(incremental_alter_configs) => incremental_alter_configs_request::IncrementalAlterConfigsRequest,
+        DescribeCluster(describe_cluster) => describe_cluster_request::DescribeClusterRequest,
+        DescribeProducers(describe_producers) => describe_producers_request::DescribeProducersRequest,
+        GetTelemetrySubscriptions(get_telemetry_subscriptions) => get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest,
+        PushTelemetry(push_telemetry) => push_telemetry_request::PushTelemetryRequest,
+        ListConfigResources(list_config_resources) => list_config_resources_request::ListConfigResourcesRequest,
+        DescribeTopicPartitions(describe_topic_partitions) => describe_topic_partitions_request::DescribeTopicPartitionsRequest,
+    })
+}
+
+/// An advertised version that is not served: the answer says so, in the request's own version.
+fn unsupported(cx: &Cx, key: ApiKey, body: &Bytes) -> Result<Reply, Refusal> {
+    match key {
+        ApiKey::Produce => handlers::produce::unsupported(cx, decode(cx, body)?),
+        key => Err(Refusal(format!("{key} version {} is not served", cx.version))),
+    }
+}
+
+impl Service for Dispatcher {
+    fn call(self: Arc<Self>, peer: Arc<Peer>, frame: Bytes) -> Boxed<Result<Reply, Refusal>> {
+        Box::pin(async move {
+            let metrics = Arc::clone(&self.shared);
+            let reply = self.dispatch(peer, frame).await;
+            if reply.is_err() {
+                metrics.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            reply
+        })
+    }
+
+    fn may_drop(&self, frame: &Bytes) -> bool {
+        frame
+            .first_chunk::<2>()
+            .is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch.as_i16())
+    }
+
+    fn opened(&self, _peer: &Peer) {
+        self.shared
+            .metrics
+            .connections_opened
+            .fetch_add(1, Ordering::Relaxed);
+        self.shared.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn closed(&self, _peer: &Peer) {
+        self.shared.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,237 @@
+//! Kafka's error codes, and the one place where errors become codes.
+//!
+//! Every match here is exhaustive, with no wildcard arm: a new error is a compile error until it has a code.
+
+use drumlin_cluster::{ApplyError, ChangeError};
+use drumlin_log::{AppendError, CommitError, DeleteRecordsError, ReadError, SequenceError};
+use drumlin_records::BatchError;
+
+use crate::config::AlterError;
+
+/// The codes that this broker answers with; the numbers are the protocol's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(i16)]
+#[allow(missing_docs, reason = "the names are Kafka's own")]
+pub enum ErrorCode {
+    UnknownServerError = -1,
+    None = 0,
+    OffsetOutOfRange = 1,
+    CorruptMessage = 2,
+    UnknownTopicOrPartition = 3,
+    InvalidFetchSize = 4,
+    NotLeaderOrFollower = 6,
+    RequestTimedOut = 7,
+    MessageTooLarge = 10,
+    CoordinatorLoadInProgress = 14,
+    InvalidTopic = 17,
+    InvalidRequiredAcks = 21,
+    InvalidTimestamp = 32,
+    UnsupportedVersion = 35,
+    TopicAlreadyExists = 36,
+    InvalidPartitions = 37,
+    InvalidReplicationFactor = 38,
+    InvalidReplicaAssignment = 39,
+    InvalidConfig = 40,
+    NotController = 41,
+    InvalidRequest = 42,
+    UnsupportedForMessageFormat = 43,
+    PolicyViolation = 44,
+    OutOfOrderSequenceNumber = 45,
+    DuplicateSequenceNumber = 46,
+    InvalidProducerEpoch = 47,
+    KafkaStorageError = 56,
+    FetchSessionIdNotFound = 70,
+    InvalidFetchSessionEpoch = 71,
+    TopicDeletionDisabled = 73,
+    FencedLeaderEpoch = 74,
+    UnknownLeaderEpoch = 75,
+    UnsupportedCompressionType = 76,
+    OffsetNotAvailable = 78,
+    InvalidRecord = 87,
+    UnknownTopicId = 100,
+    InconsistentTopicId = 103,
+    FetchSessionTopicIdError = 106,
+    MismatchedEndpointType = 114,
+    UnsupportedEndpointType = 115,
+    UnknownSubscriptionId = 117,
+    TelemetryTooLarge = 118,
+}
+
+impl ErrorCode {
+    /// The number that goes over the wire.
+    pub const fn code(self) -> i16 {
+        self as i16
+    }
+
+    /// Kafka's name in lower case, for metrics.
+    pub fn name(code: i16) -> &'static str {
+        match code {
+            -1 => "unknown_server_error",
+            0 => "none",
+            1 => "offset_out_of_range",
+            2 => "corrupt_message",
+            3 => "unknown_topic_or_partition",
+            4 => "invalid_fetch_size",
+            6 => "not_leader_or_follower",
+            7 => "request_timed_out",
+            10 => "message_too_large",
+            14 => "coordinator_load_in_progress",
+            17 => "invalid_topic",
+            21 => "invalid_required_acks",
+            32 => "invalid_timestamp",
+            35 => "unsupported_version",
+            36 => "topic_already_exists",
+            37 => "invalid_partitions",
+            38 => "invalid_replication_factor",
+            39 => "invalid_replica_assignment",
+            40 => "invalid_config",
+            41 => "not_controller",
+            42 => "invalid_request",
+            43 => "unsupported_for_message_format",
+            44 => "policy_violation",
+            45 => "out_of_order_sequence_number",
+            46 => "duplicate_sequence_number",
+            47 => "invalid_producer_epoch",
+            56 => "kafka_storage_error",
+            70 => "fetch_session_id_not_found",
+            71 => "invalid_fetch_session_epoch",
+            73 => "topic_deletion_disabled",
+            74 => "fenced_leader_epoch",
+            75 => "unknown_leader_epoch",
+            76 => "unsupported_compression_type",
+            78 => "offset_not_available",
+            87 => "invalid_record",
+            100 => "unknown_topic_id",
+            103 => "inconsistent_topic_id",
+            106 => "fetch_session_topic_id_error",
+            114 => "mismatched_endpoint_type",
+            115 => "unsupported_endpoint_type",
+            117 => "unknown_subscription_id",
+            118 => "telemetry_too_large",
+            _ => "other",
+        }
+    }
+}
+
+impl From<&BatchError> for ErrorCode {
+    fn from(error: &BatchError) -> Self {
+        match error {
+            BatchError::Corrupt(_) => Self::CorruptMessage,
+            BatchError::Invalid(_) | BatchError::InvalidRecords { .. } => Self::InvalidRecord,
+            BatchError::InvalidTimestamp { .. } | BatchError::InvalidTimestampType => Self::InvalidTimestamp,
+            BatchError::TooLarge { .. } => Self::MessageTooLarge,
+            BatchError::UnsupportedCompression { .. } => Self::UnsupportedCompressionType,
+            BatchError::UnsupportedFormat { magic: 0 | 1 } => Self::UnsupportedForMessageFormat,
+            BatchError::UnsupportedFormat { .. } => Self::InvalidRecord,
+        }
+    }
+}
+
+impl From<&AppendError> for ErrorCode {
+    fn from(error: &AppendError) -> Self {
+        match error {
+            // The name may belong to a new topic soon: the client asks for metadata again.
+            AppendError::Deleted => Self::UnknownTopicOrPartition,
+            AppendError::FencedEpoch { .. } => Self::FencedLeaderEpoch,
+            AppendError::UnknownEpoch { .. } => Self::UnknownLeaderEpoch,
+            AppendError::Sequence(SequenceError::OutOfOrder { .. }) => Self::OutOfOrderSequenceNumber,
+            AppendError::Sequence(SequenceError::InvalidEpoch { .. }) => Self::InvalidProducerEpoch,
+            AppendError::NoRoom => Self::RequestTimedOut,
+            AppendError::Stopped => Self::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<CommitError> for ErrorCode {
+    fn from(error: CommitError) -> Self {
+        match error {
+            // Whether the records stand is not known here; whoever leads now knows, and an idempotent producer asks.
+            CommitError::Fenced | CommitError::Stopped => Self::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl From<&ReadError> for ErrorCode {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::OffsetOutOfRange { .. } => Self::OffsetOutOfRange,
+            ReadError::Deleted => Self::UnknownTopicOrPartition,
+            // Clients try again, and reads of what is in memory go on.
+            ReadError::Store(_) => Self::KafkaStorageError,
+            ReadError::Corrupt { .. } => Self::CorruptMessage,
+        }
+    }
+}
+
+impl From<&DeleteRecordsError> for ErrorCode {
+    fn from(error: &DeleteRecordsError) -> Self {
+        match error {
+            DeleteRecordsError::OutOfRange { .. } => Self::OffsetOutOfRange,
+            DeleteRecordsError::Deleted => Self::UnknownTopicOrPartition,
+            DeleteRecordsError::Commit(error) => (*error).into(),
+        }
+    }
+}
+
+/// An error that is told to the client: a code, and words where the response has room for them.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Told {
+    /// The code.
+    pub code: ErrorCode,
+    /// The words.
+    pub message: String,
+}
+
+impl Told {
+    /// With words.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<ChangeError<Told>> for Told {
+    fn from(error: ChangeError<Told>) -> Self {
+        match error {
+            ChangeError::Refused(told) => told,
+            ChangeError::Invalid(error) => {
+                let code = match &error {
+                    ApplyError::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+                    ApplyError::UnknownTopic(_) | ApplyError::UnknownTopicName(_) => {
+                        ErrorCode::UnknownTopicOrPartition
+                    }
+                    ApplyError::PartitionCount { .. } => ErrorCode::InvalidPartitions,
+                    ApplyError::TopicIdUsed(_)
+                    | ApplyError::UnknownTombstone(_)
+                    | ApplyError::UnknownPartition { .. }
+                    | ApplyError::UnknownBroker(_)
+                    | ApplyError::UnknownIncarnation(_)
+                    | ApplyError::AlreadyFenced(_)
+                    | ApplyError::NotFenced(_)
+                    | ApplyError::ChainInUse(_)
+                    | ApplyError::LeaderEpoch { .. }
+                    | ApplyError::ProducerIds { .. }
+                    | ApplyError::FeatureLevel { .. }
+                    | ApplyError::Misplaced => ErrorCode::UnknownServerError,
+                };
+                Told::new(code, error.to_string())
+            }
+            ChangeError::TooLarge(_) => Told::new(ErrorCode::PolicyViolation, error.to_string()),
+            // Retriable: another broker is the controller now, or this one is going down.
+            ChangeError::Ended(_) => Told::new(ErrorCode::NotController, error.to_string()),
+        }
+    }
+}
+
+impl From<AlterError> for Told {
+    fn from(error: AlterError) -> Self {
+        let code = match &error {
+            AlterError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+            AlterError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        };
+        Told::new(code, error.to_string())
+    }
+}

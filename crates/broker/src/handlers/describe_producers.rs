@@ -1,0 +1,72 @@
+//! DescribeProducers (key 61): the producers that a partition remembers.
+
+use drumlin_log::ActiveProducer;
+use drumlin_wire::messages::describe_producers_request::DescribeProducersRequest;
+use drumlin_wire::messages::describe_producers_response::{
+    DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
+};
+use drumlin_wire::{ApiKey, Str};
+
+use crate::dispatch::Cx;
+use crate::error_code::ErrorCode;
+use crate::topics::Topic;
+
+/// Answers from the partitions' producer state.
+pub async fn handle(cx: &Cx, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|asked| {
+            let topic = cx.broker.topics.by_name(&asked.name);
+            let partitions = asked
+                .partition_indexes
+                .iter()
+                .map(|index| describe(cx, topic.as_deref(), *index))
+                .collect();
+            TopicResponse {
+                name: asked.name,
+                partitions,
+                ..Default::default()
+            }
+        })
+        .collect();
+    DescribeProducersResponse {
+        topics,
+        ..Default::default()
+    }
+}
+
+fn describe(cx: &Cx, topic: Option<&Topic>, partition_index: i32) -> PartitionResponse {
+    let found = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition_index).ok()?));
+    let failed = |code, what| PartitionResponse {
+        partition_index,
+        error_code: cx.error(ApiKey::DescribeProducers, code),
+        error_message: Some(Str::from_static(what)),
+        ..Default::default()
+    };
+    match found {
+        None => failed(ErrorCode::UnknownTopicOrPartition, "there is no such partition"),
+        Some(None) => failed(
+            ErrorCode::NotLeaderOrFollower,
+            "another broker leads this partition",
+        ),
+        Some(Some(partition)) => PartitionResponse {
+            partition_index,
+            active_producers: partition.producers().iter().map(state).collect(),
+            ..Default::default()
+        },
+    }
+}
+
+fn state(producer: &ActiveProducer) -> ProducerState {
+    ProducerState {
+        producer_id: producer.producer_id,
+        producer_epoch: i32::from(producer.producer_epoch),
+        last_sequence: producer.last_sequence,
+        last_timestamp: producer.last_timestamp,
+        // None writes transactions yet.
+        coordinator_epoch: -1,
+        current_txn_start_offset: -1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,330 @@
+//! From a configuration to a running broker's parts, in order, and every reason why that may fail.
+//!
+//! Each error is one sentence that says what to do; the binary prints it and exits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use drumlin_cluster::{
+    Endpoint, Fenced, MetaEnd, MetaError, MetadataLog, OpenError, OpenOptions, RegisterBroker,
+};
+use drumlin_log::{Identity, Log, LogOptions, Previous, RecoverError, Recovered, recover};
+use drumlin_objects::cache::{BlockCache, CacheConfig, HybridBlockCache};
+use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, LockError, LockGuard, Reason};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::config::{BrokerConfig, HostPort, ListenerConfig};
+use crate::net::listener::{Bound, SocketOptions, bind};
+use crate::topics::specs;
+
+/// How long a silent store is waited for before the operator is told.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `store.url` cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] drumlin_objects::OpenError),
+    /// The local directory is another process's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The store did not answer in time.
+    #[error(
+        "the store {url} did not answer within {} s (store.start.timeout.ms): {reason}; check store.url, credentials \
+         and the network, and start again", .waited.as_secs()
+    )]
+    Unreachable {
+        /// `store.url`.
+        url: String,
+        /// How long it was tried.
+        waited: Duration,
+        /// Its last answer.
+        reason: String,
+    },
+    /// The metadata log could not be opened.
+    #[error(transparent)]
+    Metadata(#[from] OpenError),
+    /// This broker could not be registered.
+    #[error("this broker could not be registered: {0}")]
+    Register(#[from] MetaError),
+    /// What the last start of this node left could not be taken over.
+    #[error("the log of the last start could not be taken over: {0}")]
+    Recover(#[from] RecoverError),
+    /// The log did not start.
+    #[error(transparent)]
+    Log(#[from] drumlin_log::StartError),
+    /// A newer start on the same bucket was faster.
+    #[error("{0}")]
+    Fenced(MetaEnd),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {name}://{address}: {reason}; change `listeners`, or stop what is there")]
+    Listen {
+        /// The listener.
+        name: String,
+        /// Its address.
+        address: HostPort,
+        /// The system's words.
+        reason: std::io::Error,
+    },
+}
+
+/// Opens the store of a configuration. Nothing is asked of it yet.
+pub fn open_bucket(config: &BrokerConfig, env: &Env) -> Result<Bucket, StartError> {
+    let options = BucketOptions {
+        local_buffered: config.store.buffered,
+        ..BucketOptions::default()
+    };
+    Ok(Bucket::open(&config.store.url, env, &options)?)
+}
+
+/// A listener that is bound, and what its clients are told.
+pub struct Listening {
+    /// Its configuration.
+    pub config: ListenerConfig,
+    /// Its socket; none in a simulation.
+    pub bound: Option<Bound>,
+    /// The advertised address.
+    pub advertised: HostPort,
+}
+
+/// What a start has made.
+pub struct Started {
+    /// The local directory's lock.
+    pub lock: LockGuard,
+    /// Bound listeners, nothing accepted yet.
+    pub listening: Vec<Listening>,
+    /// The metadata log, this broker registered in it.
+    pub metadata: Arc<MetadataLog>,
+    /// The log with its partitions open.
+    pub log: Log,
+    /// The block cache.
+    pub cache: Arc<HybridBlockCache>,
+    /// This registration.
+    pub identity: Identity,
+    /// Whether the bucket was empty before.
+    pub created: bool,
+}
+
+/// Starts everything below the network, in this order: lock, sockets, metadata, the last start's remains,
+/// registration, log.
+pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<Started, StartError> {
+    let lock = bucket.lock_local()?;
+    let listening = listen(env, config).await?;
+    reach(config, bucket).await?;
+    let options = OpenOptions {
+        probe: !env.is_simulated(),
+        ..OpenOptions::new(config.node_id)
+    };
+    let session = MetadataLog::open(env, bucket, &options).await?;
+    let metadata = session.log;
+    let cluster_id = metadata.image().cluster_id.to_string();
+    let previous = session.previous.map(|last| Previous {
+        identity: Identity {
+            cluster_id: cluster_id.clone(),
+            node: last.node_id,
+            incarnation: last.incarnation,
+        },
+        estate: last.from.and_then(|from| from.estate),
+    });
+    let began = Instant::now();
+    let recovered = match &previous {
+        Some(last) => Some(recover(env, bucket, Some(last)).await?),
+        None => None,
+    };
+    if let Some(last) = &previous {
+        info!(incarnation = last.identity.incarnation, took = ?began.elapsed(), "took over from the last start");
+    }
+    let incarnation = register(
+        config,
+        &metadata,
+        &listening,
+        previous.as_ref(),
+        recovered.as_ref(),
+    )
+    .await?;
+    let identity = Identity {
+        cluster_id,
+        node: config.node_id,
+        incarnation,
+    };
+    let cache = Arc::new(HybridBlockCache::new(cache_config(env, config, bucket)));
+    let image = metadata.image();
+    let log = Log::start(
+        env,
+        bucket,
+        Arc::clone(&cache) as Arc<dyn BlockCache>,
+        log_options(env, config, bucket),
+        identity.clone(),
+        recovered,
+        specs(&image, config.node_id, config),
+    )
+    .await?;
+    Ok(Started {
+        lock,
+        listening,
+        metadata,
+        log,
+        cache,
+        identity,
+        created: session.created,
+    })
+}
+
+async fn register(
+    config: &BrokerConfig,
+    metadata: &MetadataLog,
+    listening: &[Listening],
+    previous: Option<&Previous>,
+    recovered: Option<&Recovered>,
+) -> Result<u64, StartError> {
+    let endpoints = listening
+        .iter()
+        .map(|listening| Endpoint {
+            listener: listening.config.name.clone(),
+            host: listening.advertised.host.clone(),
+            port: listening.advertised.port,
+            // Only PLAINTEXT listeners are opened as yet.
+            security_protocol: 0,
+        })
+        .collect();
+    let previous = previous.zip(recovered).map(|(last, recovered)| Fenced {
+        node_id: last.identity.node,
+        incarnation: last.identity.incarnation,
+        fence_slot: recovered.fence_slot,
+        estate: recovered.estate.clone(),
+    });
+    let broker = RegisterBroker {
+        node_id: config.node_id,
+        endpoints,
+        rack: config.rack.clone(),
+        previous,
+    };
+    metadata.register(broker).await.map_err(|error| match error {
+        MetaError::Ended(end @ MetaEnd::Fenced { .. }) => StartError::Fenced(end),
+        other => StartError::Register(other),
+    })
+}
+
+/// Waits for the store's first answer, and says so when it keeps silent.
+async fn reach(config: &BrokerConfig, bucket: &Bucket) -> Result<(), StartError> {
+    if bucket.kind() != BucketKind::Remote {
+        return Ok(());
+    }
+    let url = &config.store.url;
+    let waited = config.store.start_timeout;
+    let deadline = Instant::now() + waited;
+    let mut reason = "no answer at all".to_owned();
+    let mut asking = Box::pin(async {
+        loop {
+            // A bucket's own retries are long: an answer is an answer, also one that something is missing.
+            match bucket
+                .get(
+                    &format!("{}/log/{:020}", drumlin_cluster::PREFIX, 0),
+                    Reason::Meta,
+                )
+                .await
+            {
+                Ok(_) | Err(drumlin_objects::StoreError::NotFound { .. }) => return,
+                Err(error) => {
+                    reason = error.to_string();
+                    warn!(%error, "the store {url} cannot be reached, trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    if tokio::time::timeout(SILENCE.min(waited), asking.as_mut())
+        .await
+        .is_ok()
+    {
+        return Ok(());
+    }
+    warn!(
+        "the store {url} does not answer yet, trying for {} s",
+        waited.as_secs()
+    );
+    match tokio::time::timeout_at(deadline, asking).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(StartError::Unreachable {
+            url: url.clone(),
+            waited,
+            reason,
+        }),
+    }
+}
+
+async fn listen(env: &Env, config: &BrokerConfig) -> Result<Vec<Listening>, StartError> {
+    let mut all = Vec::new();
+    for listener in &config.listeners.listeners {
+        if env.is_simulated() {
+            let advertised = listener.advertised(listener.bind.port);
+            all.push(Listening {
+                config: listener.clone(),
+                bound: None,
+                advertised,
+            });
+            continue;
+        }
+        let bound = bind(listener, socket_options(config))
+            .await
+            .map_err(|reason| StartError::Listen {
+                name: listener.name.clone(),
+                address: listener.bind.clone(),
+                reason,
+            })?;
+        let advertised = listener.advertised(bound.address.port());
+        all.push(Listening {
+            config: listener.clone(),
+            bound: Some(bound),
+            advertised,
+        });
+    }
+    Ok(all)
+}
+
+/// Socket options of a configuration.
+pub fn socket_options(config: &BrokerConfig) -> SocketOptions {
+    // Kafka's default of 100 KiB would only hold back what the system tunes by itself: given sizes count, the default
+    // does not.
+    let given = |name: &str, bytes: Option<usize>| bytes.filter(|_| config.live.origin(name).is_some());
+    SocketOptions {
+        send_buffer: given("socket.send.buffer.bytes", config.network.send_buffer),
+        receive_buffer: given("socket.receive.buffer.bytes", config.network.receive_buffer),
+        backlog: i32::try_from(config.network.backlog).unwrap_or(i32::MAX),
+    }
+}
+
+fn cache_config(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> CacheConfig {
+    let disk = bucket.kind() == BucketKind::Remote && !env.is_simulated();
+    CacheConfig {
+        memory_bytes: config.cache.memory.as_usize(),
+        disk_bytes: config.cache.disk.as_usize() / 2,
+        dir: disk.then(|| config.cache.dir.join("blocks")),
+    }
+}
+
+fn log_options(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> LogOptions {
+    let disk = bucket.kind() == BucketKind::Remote && !env.is_simulated() && config.cache.disk.0 > 0;
+    let local = bucket.kind() == BucketKind::Local;
+    let defaults = LogOptions::default();
+    LogOptions {
+        flush_bytes: config.wal.flush_bytes.as_usize(),
+        linger_max: config.wal.linger_max,
+        puts_per_second: f64::from(config.wal.puts_per_second),
+        window: config.wal.window,
+        unflushed_max_bytes: config.wal.unflushed_max.as_usize(),
+        memory_bytes: config.wal.hot_memory.as_usize(),
+        round_interval: config.seal.round,
+        round_bytes: config.seal.round_bytes.0,
+        round_objects: if local { 20_000 } else { defaults.round_objects },
+        segment_min_bytes: config.seal.segment_min_bytes.0,
+        retention_interval: config.seal.retention_check,
+        producer_expiration: config.producer_id_expiration,
+        cold_inflight_bytes: config.cache.cold_inflight.as_usize(),
+        cache_dir: disk.then(|| config.cache.dir.join("wal")),
+        cache_disk_bytes: config.cache.disk.0 / 2,
+        ..defaults
+    }
+}
