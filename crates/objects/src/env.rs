@@ -4,6 +4,7 @@
 //! stop the clock, and end every task of one broker at whatever await it stands.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +30,7 @@ enum Wall {
     /// Unix milliseconds at `origin`; moves with tokio's (possibly paused) clock.
     Simulated {
         origin: Instant,
-        start_ms: i64,
+        start_ms: AtomicI64,
     },
 }
 
@@ -50,7 +51,7 @@ impl Env {
         Self::with(
             Wall::Simulated {
                 origin: Instant::now(),
-                start_ms,
+                start_ms: start_ms.into(),
             },
             StdRng::seed_from_u64(seed),
         )
@@ -73,15 +74,23 @@ impl Env {
 
     /// Wall clock, Unix milliseconds. Never a base for safety.
     pub fn now_ms(&self) -> i64 {
-        match self.shared.wall {
+        match &self.shared.wall {
             Wall::System => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
             }
             Wall::Simulated { origin, start_ms } => {
-                let since = Instant::now().saturating_duration_since(origin);
+                let since = Instant::now().saturating_duration_since(*origin);
+                let start_ms = start_ms.load(Ordering::Relaxed);
                 start_ms.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
             }
+        }
+    }
+
+    /// Sets a simulated wall clock forward, or back, by so many milliseconds. The machine's own stays.
+    pub fn jump_wall_clock(&self, by_ms: i64) {
+        if let Wall::Simulated { start_ms, .. } = &self.shared.wall {
+            start_ms.fetch_add(by_ms, Ordering::Relaxed);
         }
     }
 

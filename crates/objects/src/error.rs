@@ -104,7 +104,11 @@ impl StoreError {
                     LocalFailure::Full(source) => Self::Full { key, source },
                     LocalFailure::Fsync(source) => Self::FsyncFailed { key, source },
                     LocalFailure::Io(source) => Self::failed(operation, key, source.to_string()),
-                    LocalFailure::Range => Self::Invalid { operation, key, what: RANGE.to_owned() },
+                    LocalFailure::Range => Self::Invalid {
+                        operation,
+                        key,
+                        what: RANGE.to_owned(),
+                    },
                 },
                 Err(source) => Self::failed(operation, key, whole_text(&*source)),
             },
@@ -115,9 +119,18 @@ impl StoreError {
     /// A failure after one attempt. The stores tell of a range beyond the object in their texts alone.
     fn failed(operation: &'static str, key: String, what: String) -> Self {
         if what.contains("416 Range Not Satisfiable") || what.contains("Wanted range starting at") {
-            return Self::Invalid { operation, key, what: RANGE.to_owned() };
+            return Self::Invalid {
+                operation,
+                key,
+                what: RANGE.to_owned(),
+            };
         }
-        Self::Unavailable { operation, key, attempts: 1, what }
+        Self::Unavailable {
+            operation,
+            key,
+            attempts: 1,
+            what,
+        }
     }
 
     /// Sets the number of attempts of a failure after retries.

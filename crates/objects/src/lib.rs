@@ -20,6 +20,8 @@ pub mod local;
 pub mod open;
 pub mod powercut;
 pub mod probe;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

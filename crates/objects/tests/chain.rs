@@ -1,4 +1,5 @@
 //! The conformance suite against memory, the local directory, and both with faults.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
 use std::time::Duration;

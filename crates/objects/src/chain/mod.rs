@@ -26,6 +26,7 @@ pub use read::{
     BirthOutcome, Entry, checkpoint_below, newest_checkpoint, put_birth, read_birth, read_entry, read_header,
     read_header_and_footer,
 };
+pub use trim::remove_chain;
 pub use writer::{AppendRefused, Appended, ChainEnd, ChainOptions, ChainState, ChainWriter, CheckpointError};
 
 use crate::error::StoreError;

@@ -452,3 +452,24 @@ async fn damaged_and_foreign_entries_are_named() {
         assert!(!error.is_transient());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_chain_still_stops_an_owner_that_wakes_up() {
+    let rig = rig(10, BucketKind::Memory);
+    put_birth(&rig.bucket, &name(), 1, buf(b""), Reason::Wal)
+        .await
+        .unwrap();
+    let writer = rig.writer(ChainOptions::default());
+    writer.committed(data(&writer)).await.unwrap();
+    let fenced = fence(&rig.env, &rig.bucket, &name(), 9, b"", Reason::Recovery)
+        .await
+        .unwrap();
+    assert_eq!(fenced.end, 2);
+    assert_eq!(
+        remove_chain(&rig.bucket, &name(), fenced.end).await.unwrap(),
+        3,
+        "birth, entry, stopper"
+    );
+    let end = writer.committed(data(&writer)).await.unwrap_err();
+    assert_eq!(end, ChainEnd::Fenced { slot: 2 });
+}

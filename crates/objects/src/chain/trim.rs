@@ -153,3 +153,20 @@ async fn delete_slots(bucket: &Bucket, name: &ChainName, slots: Vec<u64>) -> Res
     }
     Ok(count)
 }
+
+/// Removes a chain that was fenced at `end` and that nothing pins any more (rule D3), but for the fence itself:
+/// an owner that wakes up years later must still meet it, or its next put would count as committed. Returns how
+/// many objects were deleted; after an error, call again.
+///
+/// Bodies and whatever else lies under the prefix go too.
+pub async fn remove_chain(bucket: &Bucket, name: &ChainName, end: u64) -> Result<u64, StoreError> {
+    let fence = name.entry_key(end);
+    let mut deleted = 0;
+    for object in bucket.list(&name.prefix, None, Reason::Sweep).await? {
+        if object.key != fence {
+            bucket.delete(&object.key, Reason::Sweep).await?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}

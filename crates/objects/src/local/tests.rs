@@ -20,14 +20,14 @@ fn bucket(dir: &FsPath, local_buffered: bool) -> Bucket {
     Bucket::open(&format!("file://{}", dir.display()), &Env::real(), &options).unwrap()
 }
 
+/// Bytes whose address is a multiple of a block; the same ones for a length.
 fn aligned(len: usize) -> Bytes {
-    let bytes = Bytes::from(
-        (0..len + aligned::BLOCK)
-            .map(|at| (at * 7 % 253) as u8)
-            .collect::<Vec<_>>(),
-    );
+    let mut bytes = vec![0; len + aligned::BLOCK];
     let skip = bytes.as_ptr().addr().next_multiple_of(aligned::BLOCK) - bytes.as_ptr().addr();
-    bytes.slice(skip..skip + len)
+    for (at, byte) in bytes[skip..skip + len].iter_mut().enumerate() {
+        *byte = (at * 7 % 253) as u8;
+    }
+    Bytes::from(bytes).slice(skip..skip + len)
 }
 
 #[tokio::test]
