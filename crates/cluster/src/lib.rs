@@ -34,7 +34,7 @@ pub use image::{
     Broker, Configs, FORMAT_FEATURE, FORMAT_LEVEL, Image, IncarnationEnd, IncarnationState, Leadership,
     PRODUCER_ID_BLOCK, PartitionImage, Tombstone, TopicImage,
 };
-pub use log::open::{OpenError, OpenOptions, PREFIX, PreviousIncarnation, Probe, ProbeDepth, Session};
+pub use log::open::{OpenError, OpenOptions, PREFIX, PreviousIncarnation, Session};
 pub use log::{ChangeError, MAX_CHANGE_BYTES, MetaEnd, MetaError, MetadataLog, RegisterBroker};
 pub use record::{Endpoint, Fenced, Pin, Record, decode_body};
 pub use sorted_map::SortedMap;

@@ -344,4 +344,6 @@ impl Shared {
 }
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use drumlin_objects::chain::{
     ENTRY_HEADER_LEN, Entry, EntryKind, entry_key, newest_checkpoint, number_of, put_birth, read_birth,
     read_entry,
 };
+use drumlin_objects::probe::{FULL_KEYS, FULL_RACERS, ProbeError, ProbeReport, probe};
 use drumlin_objects::{Bucket, BucketKind, Env, Reason, StoreError};
-use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -29,28 +29,29 @@ pub const PREFIX: &str = "meta";
 /// Entries read at a time.
 const READS_IN_FLIGHT: usize = 16;
 
-/// How much of the store is to be tested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeDepth {
-    /// All of it: the bucket is new [S1].
-    Full,
-    /// One key: the birth object tells of a full probe.
-    OneKey,
-}
-
-/// Tests that the store's put-if-absent is atomic. Answers what was shown, in a few words for the birth object,
-/// or a sentence that says what is wrong with the store.
-pub type Probe = Arc<dyn Fn(ProbeDepth) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
-
 /// How the metadata log is opened.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// This broker's node.
     pub node_id: i32,
     /// Refuse the bucket of any other cluster.
     pub expected_cluster_id: Option<String>,
-    /// Run on remote stores. `None`: the caller vouches for the store.
-    pub probe: Option<Probe>,
+    /// Test a remote store's put-if-absent [S1]: in full before a birth, with one key later.
+    pub probe: bool,
+    /// A checkpoint is made when this many entries stand above the last one, or 8 MiB of them.
+    pub checkpoint_entries: u64,
+}
+
+impl OpenOptions {
+    /// The defaults for a node.
+    pub fn new(node_id: i32) -> Self {
+        Self {
+            node_id,
+            expected_cluster_id: None,
+            probe: true,
+            checkpoint_entries: 1_000,
+        }
+    }
 }
 
 /// The metadata log, opened by its new controller.
@@ -84,8 +85,8 @@ pub enum OpenError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The store's put-if-absent was tested and cannot be relied on, or the test failed.
-    #[error("{0}")]
-    Probe(String),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// An object cannot be read.
     #[error("object {key} {what}")]
     Format {
@@ -171,7 +172,15 @@ impl MetadataLog {
         let log = Self {
             shared: Arc::new(Shared::new(image, bucket.kind() == BucketKind::Local)),
         };
-        let owner = Owner::new(log.shared.clone(), env, bucket, taken.writer, epoch, written);
+        let owner = Owner::new(
+            log.shared.clone(),
+            env,
+            bucket,
+            taken.writer,
+            epoch,
+            written,
+            options.checkpoint_entries,
+        );
         env.spawn("meta-owner", owner.run());
         Ok(Session {
             log: Arc::new(log),
@@ -207,10 +216,10 @@ impl Shared {
 async fn birth(env: &Env, bucket: &Bucket, options: &OpenOptions) -> Result<(Birth, bool), OpenError> {
     if let Some(entry) = read_birth(bucket, PREFIX, Reason::Meta).await? {
         let birth = read_birth_body(&entry)?;
-        probe(bucket, options, ProbeDepth::OneKey).await?;
+        try_store(bucket, options, 1).await?;
         return Ok((birth, false));
     }
-    let shown = probe(bucket, options, ProbeDepth::Full).await?;
+    let shown = try_store(bucket, options, FULL_KEYS).await?;
     let birth = Birth {
         cluster_id: ClusterId::from_random(env.random_id()),
         format_level: FORMAT_LEVEL,
@@ -251,11 +260,23 @@ fn read_birth_body(entry: &Entry) -> Result<Birth, OpenError> {
     Ok(birth)
 }
 
-async fn probe(bucket: &Bucket, options: &OpenOptions, depth: ProbeDepth) -> Result<String, OpenError> {
-    match &options.probe {
-        Some(probe) if bucket.kind() == BucketKind::Remote => probe(depth).await.map_err(OpenError::Probe),
-        _ => Ok("none needed".to_owned()),
+/// Races on `keys` keys. Answers what was seen, in a few words for the birth object.
+async fn try_store(bucket: &Bucket, options: &OpenOptions, keys: usize) -> Result<String, OpenError> {
+    if bucket.kind() != BucketKind::Remote {
+        return Ok("none needed".to_owned());
     }
+    if !options.probe {
+        return Ok("none made".to_owned());
+    }
+    let ProbeReport {
+        keys,
+        racers,
+        refused,
+        failed,
+    } = probe(bucket, keys, FULL_RACERS).await?;
+    Ok(format!(
+        "{racers} writers raced on each of {keys} keys: {refused} puts refused, {failed} failed"
+    ))
 }
 
 struct Taken {

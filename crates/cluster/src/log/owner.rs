@@ -21,23 +21,22 @@ use crate::record::{BODY_OVERHEAD, Record, decode_body, encode_body, encode_sing
 
 /// A controller that has nothing to write looks this often whether somebody took over: 24 times an hour.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(150);
-/// A checkpoint is made when the entries above the last one reach this number …
-const CHECKPOINT_ENTRIES: u64 = 1_000;
-/// … or this size.
+/// A checkpoint is made when the entries above the last one reach this size, if not for their number.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// How long after a failure a checkpoint is tried again.
 const CHECKPOINT_AGAIN: Duration = Duration::from_secs(10);
 
 /// The task's own state.
 pub(super) struct Owner {
-    pub(super) shared: Arc<Shared>,
-    pub(super) env: Env,
-    pub(super) bucket: Bucket,
+    shared: Arc<Shared>,
+    env: Env,
+    bucket: Bucket,
     /// With a window of one.
-    pub(super) writer: Arc<ChainWriter>,
-    pub(super) epoch: u64,
+    writer: Arc<ChainWriter>,
+    epoch: u64,
     /// Since the last checkpoint.
-    pub(super) written: Written,
+    written: Written,
+    checkpoint_entries: u64,
     upload: Upload,
     look_at: Instant,
 }
@@ -92,6 +91,7 @@ impl Owner {
         writer: ChainWriter,
         epoch: u64,
         written: Written,
+        checkpoint_entries: u64,
     ) -> Self {
         Self {
             shared,
@@ -100,6 +100,7 @@ impl Owner {
             writer: Arc::new(writer),
             epoch,
             written,
+            checkpoint_entries,
             upload: Upload::Idle(env.instant()),
             look_at: env.instant() + LOOK_EVERY,
         }
@@ -309,7 +310,8 @@ impl Owner {
         let Upload::Idle(not_before) = &self.upload else {
             return;
         };
-        let enough = self.written.entries >= CHECKPOINT_ENTRIES || self.written.bytes >= CHECKPOINT_BYTES;
+        let enough =
+            self.written.entries >= self.checkpoint_entries || self.written.bytes >= CHECKPOINT_BYTES;
         if !enough || self.env.instant() < *not_before {
             return;
         }
