@@ -1,5 +1,5 @@
 //! The conformance suite against memory, the local directory, and both with faults.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Killed processes and power cuts, over and over, on the modelled directory: what was committed stays, for any
 //! seed; and a store that leaves out one of the fsyncs is caught.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
