@@ -71,7 +71,7 @@ enum Work {
     Append {
         slot: u64,
         buf: BytesMut,
-        image: Image,
+        image: Arc<Image>,
         asked: u64,
         then_checkpoint: bool,
     },
@@ -154,7 +154,7 @@ impl Owner {
             encode_body(&mut buf, queue.count, &queue.open);
             queue.open = BytesMut::new();
             queue.count = 0;
-            let image = queue.tip.clone();
+            let image = Arc::new(queue.tip.clone());
             // A busy log would never get to its checkpoint otherwise.
             queue.next_slot = slot + 1 + u64::from(ready);
             queue.tip.position = queue.next_slot;
@@ -203,7 +203,7 @@ impl Owner {
         }
     }
 
-    async fn append(&mut self, slot: u64, buf: BytesMut, image: Image) -> Result<(), MetaEnd> {
+    async fn append(&mut self, slot: u64, buf: BytesMut, image: Arc<Image>) -> Result<(), MetaEnd> {
         let bytes = buf.len() as u64;
         if self.writer.next_slot() != slot {
             return Err(out_of_step(slot, self.writer.next_slot()));
@@ -224,11 +224,11 @@ impl Owner {
         Ok(())
     }
 
-    fn publish(&mut self, image: Image, bytes: u64) {
+    fn publish(&mut self, image: Arc<Image>, bytes: u64) {
         self.written.entries += 1;
         self.written.bytes += bytes;
         self.look_at = self.env.instant() + LOOK_EVERY;
-        self.shared.image.send_replace(Arc::new(image));
+        self.shared.image.send_replace(image);
     }
 
     fn confirm(&self, asked: u64) {
@@ -370,7 +370,7 @@ impl Owner {
         image.position = slot + 1;
         self.written.entries -= covers.entries;
         self.written.bytes -= covers.bytes;
-        self.publish(image, bytes);
+        self.publish(Arc::new(image), bytes);
         self.spawn_trim(covers_below);
         Ok(())
     }

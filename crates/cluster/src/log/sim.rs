@@ -218,9 +218,18 @@ impl Life {
         let Some(id) = id else {
             return log.confirm_alone().await.map_err(ChangeError::from);
         };
-        // An acknowledged topic is there for whoever is the controller.
-        log.change(|_| Ok(vec![Record::TopicDeleted { id: topic_id(id) }]))
-            .await?;
+        match log
+            .change(|_| Ok(vec![Record::TopicDeleted { id: topic_id(id) }]))
+            .await
+        {
+            Ok(_) => {}
+            // Another may have created it since it took over from this one. If none did, it is lost.
+            Err(ChangeError::Invalid(error)) => {
+                log.confirm_alone().await?;
+                panic!("{error}, seed {}", self.seed);
+            }
+            Err(error) => return Err(error),
+        }
         self.ledger().deleted.insert(id);
         Ok(())
     }
