@@ -20,5 +20,6 @@ pub mod ports;
 pub mod process;
 pub mod scratch;
 pub mod scripts;
+pub mod simulation;
 pub mod stores;
 pub mod tools;

@@ -53,8 +53,14 @@ fn refused(options: Options, patience: Duration) -> String {
         .wait(patience)
         .expect("waited");
     let printed = broker.process().expect("a process").printed();
-    let status = ended.unwrap_or_else(|| panic!("it should have refused to start, and runs:\n{printed}"));
-    assert!(!status.success(), "it ended with success:\n{printed}");
+    assert!(
+        ended.is_some(),
+        "it should have refused to start, and runs:\n{printed}"
+    );
+    assert!(
+        !ended.is_some_and(|s| s.success()),
+        "it ended with success:\n{printed}"
+    );
     assert!(!printed.contains("panicked"), "{printed}");
     printed
 }

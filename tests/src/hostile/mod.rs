@@ -10,21 +10,22 @@ mod templates;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::broker::{Broker, Options, against_kafka};
 
 const THREADS: u64 = 3;
 const MAX_FRAMES_PER_CONNECTION: usize = 30;
-/// Long enough for any honest answer; a fetch whose waiting time was broken may take longer.
-const IDLE: Duration = Duration::from_millis(200);
+/// After so long without an answer the next connection is opened: a produce with acks=0 gets
+/// none, a frame may be shorter than it says, and a fetch whose waiting time was broken may wait.
+const SILENCE: Duration = Duration::from_millis(25);
 /// Requests may hold 100 MiB each (`socket.request.max.bytes`), yet few of them are ever that long.
 const MAX_MEMORY_KIB: u64 = 1 << 20;
 
@@ -48,7 +49,9 @@ pub fn options(options: Options) -> Options {
 struct Counters {
     frames: AtomicU64,
     connections: AtomicU64,
-    answered_bytes: AtomicU64,
+    answered: AtomicU64,
+    closed: AtomicU64,
+    silent: AtomicU64,
     refused: AtomicU64,
     stop: AtomicBool,
 }
@@ -98,7 +101,9 @@ pub fn run(broker: &mut Broker, plan: &Plan) -> anyhow::Result<BTreeMap<&'static
     let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
     figures.insert("frames", count(&counters.frames));
     figures.insert("connections", count(&counters.connections));
-    figures.insert("answered_bytes", count(&counters.answered_bytes));
+    figures.insert("frames_answered", count(&counters.answered));
+    figures.insert("frames_closed_upon", count(&counters.closed));
+    figures.insert("frames_left_silent", count(&counters.silent));
     figures.insert("connections_refused", count(&counters.refused));
     figures.insert("max_memory_kib", memory);
     println!("hostile frames: {figures:?}");
@@ -122,15 +127,8 @@ fn attack(bootstrap: &str, plan: &Plan, counters: &Counters, rng: &mut StdRng) {
         && plan.until.is_none_or(|end| Instant::now() < end)
         && failures_in_a_row < 200
     {
-        let frames = rng.random_range(1..=MAX_FRAMES_PER_CONNECTION);
-        let bytes: Vec<u8> = (0..frames).flat_map(|_| mutate::frame(rng)).collect();
-        match send(bootstrap, &bytes) {
-            Ok(answered) => {
-                failures_in_a_row = 0;
-                counters.frames.fetch_add(frames as u64, Ordering::Relaxed);
-                counters.connections.fetch_add(1, Ordering::Relaxed);
-                counters.answered_bytes.fetch_add(answered, Ordering::Relaxed);
-            }
+        match converse(bootstrap, counters, rng) {
+            Ok(()) => failures_in_a_row = 0,
             Err(_) => {
                 failures_in_a_row += 1;
                 counters.refused.fetch_add(1, Ordering::Relaxed);
@@ -140,23 +138,39 @@ fn attack(bootstrap: &str, plan: &Plan, counters: &Counters, rng: &mut StdRng) {
     }
 }
 
-/// An error only if there was no connection: what the broker does with one is its affair.
-fn send(bootstrap: &str, bytes: &[u8]) -> std::io::Result<u64> {
+/// Sends frame after frame on one connection, each when the one before it was answered,
+/// until the broker closes it or has nothing to say. An error only if there was no
+/// connection: what the broker does with one is its affair.
+fn converse(bootstrap: &str, counters: &Counters, rng: &mut StdRng) -> std::io::Result<()> {
     let mut socket = TcpStream::connect(bootstrap)?;
-    socket.set_read_timeout(Some(IDLE))?;
-    socket.set_write_timeout(Some(IDLE))?;
-    let mut answered = 0;
-    if socket.write_all(bytes).is_err() || socket.shutdown(Shutdown::Write).is_err() {
-        return Ok(answered);
-    }
-    let mut buffer = [0; 16 << 10];
-    loop {
-        match socket.read(&mut buffer) {
-            Ok(0) => return Ok(answered),
-            Ok(n) => answered += n as u64,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return Ok(answered),
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    socket.set_write_timeout(Some(SILENCE))?;
+    counters.connections.fetch_add(1, Ordering::Relaxed);
+    for _ in 0..MAX_FRAMES_PER_CONNECTION {
+        let frame = mutate::frame(rng);
+        counters.frames.fetch_add(1, Ordering::Relaxed);
+        let outcome = match socket.write_all(&frame).and_then(|()| skip_answer(&mut socket)) {
+            Ok(()) => &counters.answered,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => &counters.silent,
+            Err(_) => &counters.closed,
+        };
+        outcome.fetch_add(1, Ordering::Relaxed);
+        if !std::ptr::eq(outcome, &counters.answered) {
+            break;
         }
+    }
+    Ok(())
+}
+
+fn skip_answer(socket: &mut TcpStream) -> std::io::Result<()> {
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    let length = u64::from(u32::from_be_bytes(length));
+    let skipped = std::io::copy(&mut socket.take(length), &mut std::io::sink())?;
+    match skipped == length {
+        true => Ok(()),
+        false => Err(ErrorKind::UnexpectedEof.into()),
     }
 }
 

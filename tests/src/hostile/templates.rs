@@ -75,7 +75,7 @@ fn produce(rng: &mut StdRng, v: i16) -> Bytes {
         13.. => topic.topic_id = Uuid(rng.random()),
         _ => topic.name = TOPIC.into(),
     }
-    let acks = rng.random_range(-1..=1);
+    let acks = if rng.random_bool(0.02) { 0 } else { -1 };
     bytes(
         ProduceRequest {
             acks,
