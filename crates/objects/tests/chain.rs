@@ -112,3 +112,19 @@ async fn directory_with_faults() {
     let bucket = Bucket::from_local(Arc::new(store), local, &env, patient());
     conformance(&bucket).await;
 }
+
+/// The suite on a real store: `DRUMLIN_STORE_URL=s3://bucket/prefix` with the usual `AWS_*` variables.
+#[tokio::test(flavor = "multi_thread")]
+async fn store_of_the_environment() {
+    let Ok(url) = std::env::var("DRUMLIN_STORE_URL") else {
+        println!("DRUMLIN_STORE_URL is not set, nothing to try");
+        return;
+    };
+    let bucket = Bucket::open(&url, &Env::real(), &BucketOptions::default()).unwrap();
+    let report = drumlin_objects::probe::probe(&bucket, 50, 16).await.unwrap();
+    println!("{report:?}");
+    conformance(&bucket).await;
+    for counters in bucket.stats().snapshot() {
+        println!("{counters:?}");
+    }
+}
