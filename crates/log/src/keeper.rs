@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use drumlin_objects::chain::{CheckpointError, ENTRY_HEADER_LEN};
+use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{BucketKind, Reason, StoreError};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -168,6 +169,9 @@ impl Keeper {
             }
             if self.next_retention <= now {
                 self.next_retention = now + wal.options.retention_interval;
+                if sabotage::on(Sabotage::DeleteByAge) {
+                    self.delete_by_age().await;
+                }
                 self.retention().await;
                 self.expire_producers();
             }
@@ -246,6 +250,9 @@ impl Keeper {
             )
             .await?;
         let entry = BytesMut::zeroed(ENTRY_HEADER_LEN);
+        if sabotage::on(Sabotage::DeleteBeforeCommit) {
+            self.delete_dropped_early(&leaves).await?;
+        }
         wal.chain.checkpoint(cut, &root_key, WAL_EPOCH, entry).await?;
         self.install(sealed, leaves, root_key, cut, objects);
         self.remove_dropped().await?;

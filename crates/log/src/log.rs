@@ -9,6 +9,7 @@ use drumlin_objects::cache::BlockCache;
 use drumlin_objects::chain::{
     BirthOutcome, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
 };
+use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, BucketKind, Env, Reason};
 use drumlin_records::BatchHeader;
 use thiserror::Error;
@@ -348,7 +349,9 @@ impl Log {
                 commit,
             } = inner.producers.judge(header)?
         {
-            let commit = commit.unwrap_or_else(Commit::done);
+            let commit = commit
+                .filter(|_| !sabotage::on(Sabotage::DuplicateBeforeCommit))
+                .unwrap_or_else(Commit::done);
             let log_append_time = if log_append_time >= 0 { timestamp } else { -1 };
             let log_start_offset = inner.log_start;
             return Ok((
@@ -384,6 +387,11 @@ impl Log {
         };
         let commit = wal.push(partition, batch, remember).ok_or(AppendError::Stopped)?;
         inner.advance(header);
+        let commit = if sabotage::on(Sabotage::AckBeforeCommit) {
+            Commit::done()
+        } else {
+            commit
+        };
         Ok((
             Appended {
                 base_offset,

@@ -11,6 +11,7 @@ use drumlin_objects::chain::{
     ChainError, ChainId, ChainName, Checkpoint, EntryHeader, EntryKind, FormatError as ChainFormatError,
     fence, read_header_and_footer,
 };
+use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, Env, Reason, StoreError};
 use futures::{StreamExt, TryStreamExt};
 use thiserror::Error;
@@ -131,21 +132,24 @@ pub async fn recover(
     Err(RecoverError::Unsteady(name.prefix))
 }
 
-enum Base {
+pub(crate) enum Base {
     Checkpoint(Checkpoint),
     Estate(Option<String>),
 }
 
-struct Found {
-    states: BTreeMap<TopicPartition, PartitionState>,
-    leaves: Vec<LeafRef>,
+/// State as a chain's checkpoint or estate and the entries above it tell it.
+pub(crate) struct Found {
+    pub states: BTreeMap<TopicPartition, PartitionState>,
+    pub leaves: Vec<LeafRef>,
+    /// The root that it began with.
+    pub base: Option<String>,
     changed: std::collections::BTreeSet<TopicPartition>,
     /// The root that says it all, if no entry lies above it.
     root: Option<String>,
 }
 
-/// None: a slot is missing, or a body; start again from the newest checkpoint.
-async fn replay(
+/// State as of `end`. None: a slot is missing, or a body; start again from the newest checkpoint. Changes nothing.
+pub(crate) async fn replay(
     bucket: &Bucket,
     name: &ChainName,
     base: Base,
@@ -179,6 +183,7 @@ async fn replay(
         None => Found {
             states: BTreeMap::new(),
             leaves: Vec::new(),
+            base: None,
             changed: Default::default(),
             root: None,
         },
@@ -241,11 +246,17 @@ async fn read_entries(
     from: u64,
     end: u64,
 ) -> Result<Option<Vec<(EntryHeader, Bytes)>>, RecoverError> {
-    let read: Vec<Option<(EntryHeader, Bytes)>> = futures::stream::iter(from..end)
+    let mut read: Vec<Option<(EntryHeader, Bytes)>> = futures::stream::iter(from..end)
         .map(|slot| read_header_and_footer(bucket, name, slot, Reason::Recovery))
         .buffered(READS)
         .try_collect()
         .await?;
+    if sabotage::on(Sabotage::BeyondFence) {
+        for slot in end + 1..end + 16 {
+            let beyond = read_header_and_footer(bucket, name, slot, Reason::Recovery).await?;
+            read.extend(beyond.map(Some));
+        }
+    }
     Ok(read.into_iter().collect())
 }
 
@@ -275,6 +286,7 @@ async fn load_state(bucket: &Bucket, key: &str) -> Result<Found, RecoverError> {
     Ok(Found {
         states,
         leaves: root.leaves,
+        base: Some(key.to_owned()),
         changed: Default::default(),
         root: None,
     })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drumlin_objects::Reason;
+use drumlin_objects::sabotage::{self, Sabotage};
 
 use crate::codec::Decoder;
 use crate::codec::{Encoder, FormatError};
@@ -148,6 +149,12 @@ impl Log {
 
     /// Puts a finished object's parts.
     pub(crate) async fn put_parts(&self, key: &str, parts: Vec<Bytes>, why: Reason) -> Result<(), ReadError> {
+        if sabotage::on(Sabotage::NameBeforeDurable) {
+            let (bucket, key) = (self.bucket().clone(), key.to_owned());
+            let late = async move { bucket.put(&key, parts, why).await };
+            self.bucket().env().spawn("sabotage", late);
+            return Ok(());
+        }
         let put = self.bucket().put(key, parts, why).await;
         put.map_err(|error| ReadError::Store(error.to_string()))
     }

@@ -14,6 +14,7 @@ use drumlin_objects::chain::{FENCE_LEN, number_of};
 use crate::keeper::{KeepError, Keeper};
 use crate::layout;
 use crate::partition::{Partition, Sealed};
+use crate::state::LeafRef;
 
 impl Keeper {
     pub(crate) async fn sweep(&mut self) -> Result<(), KeepError> {
@@ -22,6 +23,46 @@ impl Keeper {
             tracing::info!(removed, "removed what earlier starts left");
         }
         Ok(())
+    }
+
+    /// Sabotage: deletes what a round is about to drop before the round is committed.
+    pub(crate) async fn delete_dropped_early(&self, leaves: &[LeafRef]) -> Result<(), KeepError> {
+        let dropped: Vec<Arc<str>> = checkpoint_objects(&self.leaves)
+            .difference(&checkpoint_objects(leaves))
+            .cloned()
+            .collect();
+        for key in dropped {
+            self.log.bucket().delete(&key, Reason::Sweep).await?;
+        }
+        Ok(())
+    }
+
+    /// Sabotage: deletes segments that this process does not know and that are a few seconds old.
+    pub(crate) async fn delete_by_age(&self) {
+        let wal = &self.log.shared().wal;
+        let Ok(listed) = self.log.bucket().list("topic", None, Reason::Sweep).await else {
+            return;
+        };
+        let partitions: Vec<Arc<Partition>> = {
+            let open = self.log.shared().partitions.read();
+            open.unwrap_or_else(PoisonError::into_inner)
+                .values()
+                .cloned()
+                .collect()
+        };
+        for partition in partitions {
+            let prefix = format!("{}/segment/", layout::partition_prefix(&partition.id()));
+            let sealed = Arc::clone(&partition.lock().sealed);
+            let Ok(named) = self.named_by(&partition, &sealed).await else {
+                continue;
+            };
+            for object in &listed {
+                let old = wal.env.now_ms() - object.modified_ms > 3_000;
+                if object.key.starts_with(&prefix) && old && !named.contains(&object.key) {
+                    let _ = self.log.bucket().delete(&object.key, Reason::Sweep).await;
+                }
+            }
+        }
     }
 
     /// Chains of this node's earlier incarnations.
@@ -115,6 +156,15 @@ impl Keeper {
         }
         Ok(needed)
     }
+}
+
+/// Bundles and bodies that a checkpoint with these leaves names.
+fn checkpoint_objects(leaves: &[LeafRef]) -> BTreeSet<Arc<str>> {
+    let named = leaves.iter().flat_map(|leaf| leaf.names.iter().cloned());
+    named
+        .chain(leaves.iter().map(|leaf| Arc::clone(&leaf.key)))
+        .filter(|name| name.contains("/bundle/") || name.contains("/body/"))
+        .collect()
 }
 
 /// `wal/{shard}/{node}/{incarnation}/{rest}`.

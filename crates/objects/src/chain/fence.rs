@@ -45,7 +45,9 @@ pub async fn fence(
 ) -> Result<FenceOutcome, ChainError> {
     loop {
         let checkpoint = newest_checkpoint(bucket, name, why).await?;
-        let from = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.covers_below);
+        let from = checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.covers_below);
         let found = match existing_fence(bucket, name, from, why).await? {
             Walk::Fence(slot) => Some(slot),
             Walk::Empty(slot) => place(env, bucket, name, slot, epoch, body, why).await?,
