@@ -29,8 +29,12 @@ fn appends(c: &mut Criterion) {
     let mut group = c.benchmark_group("chain");
     for len in [4 << 10, 1 << 20] {
         let env = Env::real();
-        let bucket = runtime.block_on(async { Bucket::open("memory:", &env, &BucketOptions::default()).unwrap() });
-        let name = ChainName { prefix: "wal/00/1/2".to_owned(), id: ChainId(env.random_id()) };
+        let bucket =
+            runtime.block_on(async { Bucket::open("memory:", &env, &BucketOptions::default()).unwrap() });
+        let name = ChainName {
+            prefix: "wal/00/1/2".to_owned(),
+            id: ChainId(env.random_id()),
+        };
         let writer = ChainWriter::start(&env, &bucket, name, 1, ChainOptions::default());
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(format!("append to memory, {len} bytes"), |b| {
@@ -38,7 +42,10 @@ fn appends(c: &mut Criterion) {
                 writer.ready().await.unwrap();
                 let appended = writer.append(EntryKind::Data, 1, entry(len), 0).unwrap();
                 writer.committed(appended.slot).await.unwrap();
-                bucket.delete(&writer.name().entry_key(appended.slot), Reason::Wal).await.unwrap();
+                bucket
+                    .delete(&writer.name().entry_key(appended.slot), Reason::Wal)
+                    .await
+                    .unwrap();
                 appended.bytes
             });
         });
@@ -63,7 +70,10 @@ fn puts(c: &mut Criterion) {
     group.sample_size(20).measurement_time(Duration::from_secs(4));
     for (name, local_buffered) in [("direct", false), ("buffered", true)] {
         let env = Env::real();
-        let options = BucketOptions { local_buffered, ..BucketOptions::default() };
+        let options = BucketOptions {
+            local_buffered,
+            ..BucketOptions::default()
+        };
         let url = format!("file://{}/{name}", dir.path().display());
         let bucket = runtime.block_on(async { Bucket::open(&url, &env, &options).unwrap() });
         for len in [4 << 10, 256 << 10, 8 << 20] {

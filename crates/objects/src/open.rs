@@ -13,7 +13,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::bucket::{BucketKind, BucketOptions};
@@ -70,7 +70,6 @@ pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Ope
         "gs" => remote(text, &url, "GOOGLE_*", |bucket| {
             let builder = GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(bucket)
-                .with_client_options(client())
                 .with_retry(no_retries());
             Ok(Arc::new(builder.build()?))
         }),
@@ -134,10 +133,6 @@ fn no_retries() -> RetryConfig {
         retry_timeout: Duration::ZERO,
         ..RetryConfig::default()
     }
-}
-
-fn client() -> ClientOptions {
-    ClientOptions::new()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | `{prefix}/checkpoint/{n:020}` | marker: a checkpoint of all below n, see [`marker`] | superseded ones stay for a grace (F2) |
 //! | `{prefix}/body/{id}` | a checkpoint's body, its owner's format | while a marker or an entry names it |
 
+mod drive;
 pub mod fence;
 pub mod header;
 pub mod marker;

@@ -1,0 +1,107 @@
+//! One slot's put, until its fate is known: attempts, hedges, and what a conflict means.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::read::{ReadBack, read_back};
+use super::writer::{ChainEnd, Shared};
+use crate::bucket::BucketKind;
+use crate::error::{PutNewError, StoreError};
+
+/// Puts one slot until its fate is known. Rule A2: one single put an attempt, and the bytes belong to the task
+/// (and, on a local store, to the system call) until it is over.
+pub(super) async fn drive(shared: Arc<Shared>, slot: u64, put_id: [u8; 16], bytes: Bytes) {
+    let key = shared.name.entry_key(slot);
+    let mut state = shared.state.subscribe();
+    let fate = tokio::select! {
+        biased;
+        _ = state.wait_for(|now| now.end.is_some()) => return,
+        fate = put_until_known(&shared, &key, slot, put_id, &bytes) => fate,
+    };
+    match fate {
+        Ok(()) => shared.done(slot),
+        Err(end) => {
+            if end != ChainEnd::Stopped {
+                tracing::warn!(chain = %shared.name.prefix, %end, "chain ended");
+            }
+            shared.end(end);
+        }
+    }
+}
+
+async fn put_until_known(
+    shared: &Shared,
+    key: &str,
+    slot: u64,
+    put_id: [u8; 16],
+    bytes: &Bytes,
+) -> Result<(), ChainEnd> {
+    let mut failed = 0;
+    loop {
+        let error = match put_hedged(shared, key, bytes).await {
+            Ok(()) => return Ok(()),
+            // Ambiguous: one's own put whose reply was lost, another's, or (S3's 409) nobody's yet.
+            Err(PutNewError::Exists { .. }) => {
+                match read_back(&shared.bucket, key, put_id, shared.options.why).await {
+                    Ok(ReadBack::Ours) => return Ok(()),
+                    Ok(ReadBack::Theirs) => return Err(ChainEnd::Fenced { slot }),
+                    Ok(ReadBack::Absent) => None,
+                    Err(error) => Some(error),
+                }
+            }
+            Err(PutNewError::Store(error)) => Some(error),
+        };
+        failed += 1;
+        if let Some(error) = error {
+            match error {
+                // Rule S2: what the disk holds is unknown for good. And a store that cannot do what is asked
+                // of it will not learn it.
+                StoreError::FsyncFailed { .. } | StoreError::Invalid { .. } => {
+                    return Err(ChainEnd::Failed {
+                        slot,
+                        what: error.to_string(),
+                    });
+                }
+                StoreError::NotFound { .. }
+                | StoreError::Full { .. }
+                | StoreError::Denied { .. }
+                | StoreError::Unavailable { .. } => warn_now_and_then(failed, key, &error),
+            }
+        }
+        tokio::time::sleep(shared.bucket.backoff(failed)).await;
+    }
+}
+
+pub(super) fn warn_now_and_then(failed: u32, key: &str, error: &StoreError) {
+    if failed.is_power_of_two() {
+        tracing::warn!(key, failed, %error, "put failed, will be retried");
+    }
+}
+
+/// One put, and a second one of the same bytes beside it when the first is slow.
+async fn put_hedged(shared: &Shared, key: &str, bytes: &Bytes) -> Result<(), PutNewError> {
+    let put = || shared.bucket.put_new(key, bytes.clone(), shared.options.why);
+    let hedge_after = shared
+        .options
+        .hedge_after
+        .filter(|_| shared.bucket.kind() != BucketKind::Local);
+    let Some(hedge_after) = hedge_after else {
+        return put().await;
+    };
+    let mut first = pin!(put());
+    let patience = hedge_after + Duration::from_micros(bytes.len() as u64 / 8);
+    if let Ok(result) = timeout(patience, &mut first).await {
+        return result;
+    }
+    let mut second = pin!(put());
+    let settled = |result: &Result<(), PutNewError>| !matches!(result, Err(PutNewError::Store(_)));
+    tokio::select! {
+        biased;
+        result = &mut first => if settled(&result) { result } else { second.await },
+        result = &mut second => if settled(&result) { result } else { first.await },
+    }
+}
