@@ -10,9 +10,11 @@
 //! Rules in brackets, (A3) or (D1), are those of the project's safety page.
 
 mod arena;
+pub mod check;
 mod codec;
 mod cold;
 mod commit;
+pub mod export;
 mod fold;
 mod footer;
 mod hotcache;
