@@ -1,8 +1,94 @@
-//! Where the comparison with Apache Kafka will start.
+//! `cargo xtask bench`: builds the broker and the load generator, then has `drumlin-bench` compare with Apache Kafka.
+//!
+//! The comparison itself is `benches/src/suite`. The broker is built alone: built together with the tests' harness it
+//! would get the features that only tests turn on.
 
-/// Runs the benchmarks; `quick` keeps them within ten minutes.
-pub fn run(_quick: bool) -> anyhow::Result<()> {
-    anyhow::bail!(
-        "`cargo xtask bench` is not here yet: the load generator comes with the package `drumlin-benches`"
-    )
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::cache::{Cache, repository};
+use crate::command::run_watched;
+use crate::{install, results, suite};
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A shorter run, at most ten minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Run one group of cases only: local, tools, starts, many, minio, memory.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Take what is in the cache as it is.
+    #[arg(long)]
+    no_install: bool,
+    /// Where brokers keep their data, on the disk that is to be measured; `bench` in the cache without.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// Builds what is needed and runs the comparison.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let cache = Cache::open()?;
+    if !options.no_install {
+        install::run(&cache)?;
+    }
+    // An explicit path is for measuring a build of another commit.
+    let broker = match std::env::var_os("DRUMLIN_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => suite::build_broker(true)?,
+    };
+    let mut bench = Command::new(build()?);
+    bench
+        .current_dir(repository())
+        .env("DRUMLIN_CACHE", cache.root())
+        .env("DRUMLIN_BIN", broker)
+        .args(["--commit", &results::commit()])
+        .args(["--machine", &results::machine().to_string()]);
+    if options.quick {
+        bench.arg("--quick");
+    }
+    for group in &options.only {
+        bench.args(["--only", group]);
+    }
+    if let Some(dir) = &options.dir {
+        bench.arg("--dir").arg(std::path::absolute(dir)?);
+    }
+    let status = bench.status()?;
+    if !status.success() {
+        bail!("the comparison ended with {status}");
+    }
+    Ok(())
+}
+
+/// Builds the load generator and the comparison; where the latter is.
+fn build() -> anyhow::Result<PathBuf> {
+    println!("bench: building the load generator");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.current_dir(repository()).args([
+        "build",
+        "--release",
+        "--package",
+        "drumlin-benches",
+        "--bins",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let mut executable = None;
+    let status = run_watched(&mut build, |line| {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else {
+            return;
+        };
+        if message["target"]["name"] == "drumlin-bench"
+            && let Some(path) = message["executable"].as_str()
+        {
+            executable = Some(PathBuf::from(path));
+        }
+    })?;
+    match executable {
+        Some(path) if status.success() => Ok(path),
+        _ => bail!("the load generator did not build"),
+    }
 }

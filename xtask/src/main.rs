@@ -32,11 +32,7 @@ enum Task {
     /// Run one of the long tests, picking up where an earlier run of the same name and seed stopped.
     Soak(soak::Options),
     /// Measure against one Apache Kafka node in alternation.
-    Bench {
-        /// A shorter run, at most ten minutes.
-        #[arg(long)]
-        quick: bool,
-    },
+    Bench(bench::Options),
     /// Write the wire codec from the message schemas of Apache Kafka.
     Codegen {
         /// Change nothing; fail if what is checked in differs.
@@ -50,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(options) => suite::run(&options),
         Task::Install => install::run(&cache::Cache::open()?),
         Task::Soak(options) => soak::run(&options),
-        Task::Bench { quick } => bench::run(quick),
+        Task::Bench(options) => bench::run(&options),
         Task::Codegen { check } => codegen::run(check),
     }
 }

@@ -1,0 +1,14 @@
+//! A client that costs little: batches and frames are built beforehand, and only the correlation ids change.
+//!
+//! [`produce`] sends them, as fast as answers come or at a fixed rate; [`fetch`] reads a range of offsets and throws
+//! it away; [`first`] waits for a start; [`idle`] holds connections; [`proxy`] is what cold reads are held against.
+//! Everything that is not timed goes over the blocking client of the tests.
+
+pub mod batches;
+pub mod fetch;
+pub mod first;
+pub mod idle;
+mod link;
+pub mod produce;
+pub mod proxy;
+pub mod summary;

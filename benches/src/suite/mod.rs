@@ -1,0 +1,209 @@
+//! The comparison with one Apache Kafka node: every case on both, in alternation.
+//!
+//! [`run`] goes through the groups of cases: the local directory, starts, sizes, MinIO, and memory with slow puts.
+//! [`subject`] starts the brokers, [`bench`] runs load and gathers figures, [`table`] holds the goals against them.
+//! What a case measures stands in [`produce`], [`consume`], [`tools`] and [`sizes`]; [`plan`] says how long.
+
+pub mod bench;
+pub mod consume;
+pub mod metrics;
+pub mod plan;
+pub mod produce;
+pub mod report;
+pub mod sizes;
+pub mod subject;
+pub mod table;
+pub mod tools;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use drumlin_tests::broker::Options;
+use drumlin_tests::stores::Minio;
+use serde_json::Value;
+
+use crate::load::summary::Summary;
+use crate::suite::bench::Bench;
+use crate::suite::plan::Plan;
+use crate::suite::produce::MAIN;
+use crate::suite::subject::{Memory, Subject};
+
+/// What is to be compared, and where figures go.
+#[derive(Debug)]
+pub struct Request {
+    /// Within ten minutes.
+    pub quick: bool,
+    /// Groups to run; all without.
+    pub only: Vec<String>,
+    /// Leave our broker out, to try the comparison itself.
+    pub kafka_only: bool,
+    /// The load generator's program.
+    pub load: PathBuf,
+    /// For brokers' data.
+    pub dir: PathBuf,
+    /// For figures.
+    pub results: PathBuf,
+    /// The commit that is measured.
+    pub commit: String,
+    /// What is known of the machine.
+    pub machine: Value,
+}
+
+type Group = fn(&mut Bench, &Path, bool) -> anyhow::Result<()>;
+
+/// The groups, by name.
+const GROUPS: [(&str, Group); 6] = [
+    ("local", local),
+    ("tools", tools),
+    ("starts", starts),
+    ("many", many),
+    ("minio", minio),
+    ("memory", memory),
+];
+
+/// Runs the groups and writes the figures.
+pub fn run(request: &Request) -> anyhow::Result<()> {
+    if let Some(unknown) = request
+        .only
+        .iter()
+        .find(|o| !GROUPS.iter().any(|(name, _)| name == o))
+    {
+        anyhow::bail!(
+            "no group is called {unknown:?}; there are {}",
+            GROUPS.map(|(name, _)| name).join(", ")
+        );
+    }
+    std::fs::create_dir_all(&request.dir)?;
+    // Gone at the end, whatever happens; brokers die with this process.
+    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&request.dir)?;
+    let plan = if request.quick {
+        Plan::quick()
+    } else {
+        Plan::full()
+    };
+    let mut bench = Bench::new(plan, scratch.path(), &request.load)?;
+    let disk = report::disk_speed(scratch.path())?;
+    bench.say(&format!("the disk takes {disk:.0} MB/s at first write, buffered"));
+    for (name, group) in GROUPS {
+        if !request.only.is_empty() && !request.only.iter().any(|o| o == name) {
+            continue;
+        }
+        let needed = bench.plan.disk_needed();
+        bench.look_at_disk(needed)?;
+        let dir = scratch.path().join(name);
+        std::fs::create_dir_all(&dir)?;
+        bench.say(&format!("== {name}"));
+        if let Err(error) = group(&mut bench, &dir, request.kafka_only) {
+            bench.note(format!("the group {name} ended early: {error:#}"));
+            report::keep_logs(&dir, &request.dir.join("logs").join(name))?;
+        }
+        std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        // A run that is cut off leaves what it has.
+        report::write(&bench, request, disk)?;
+    }
+    let page = report::write(&bench, request, disk)?;
+    println!("\n{}", report::page(&bench, request, disk));
+    println!("figures in {}", page.display());
+    Ok(())
+}
+
+/// Ours on a store, with the plan's settings.
+fn ours(bench: &Bench, options: Options) -> anyhow::Result<Subject> {
+    let options = bench
+        .plan
+        .settings
+        .iter()
+        .fold(options, |o, (key, value)| o.set(key, value));
+    Subject::drumlin(options)
+}
+
+/// Kafka first, then ours, both running.
+fn both(bench: &Bench, dir: &Path, options: Options, kafka_only: bool) -> anyhow::Result<Vec<Subject>> {
+    let mut subjects = vec![Subject::kafka(&dir.join("kafka"))?];
+    if !kafka_only {
+        subjects.push(ours(bench, options)?);
+    }
+    for subject in &mut subjects {
+        subject.start()?;
+    }
+    Ok(subjects)
+}
+
+fn local(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    let mut subjects = both(bench, dir, Options::local(&dir.join("drumlin")), kafka_only)?;
+    bench.idle("local", &mut subjects)?;
+    bench.warm_up(&mut subjects)?;
+    let main = bench.peaks("local", &mut subjects, None)?;
+    if let Some(kafka) = subjects.first_mut() {
+        bench.flushed(kafka, &main)?;
+    }
+    let half = lower_half(&main);
+    bench.latencies("local", &mut subjects, half)?;
+    if let Some(ours) = subjects.get_mut(1) {
+        bench.store_requests("local", ours)?;
+    }
+    bench.loaded("local", &mut subjects)?;
+    bench.consume("local", &mut subjects)
+}
+
+/// Half of what the slower one can do, in MB/s.
+fn lower_half(main: &produce::Pair) -> Option<f64> {
+    let (ours, kafka) = main.medians(Summary::mb_per_second);
+    Some(ours.unwrap_or(f64::MAX).min(kafka?) / 2.0)
+}
+
+fn tools(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    let mut subjects = both(bench, dir, Options::local(&dir.join("drumlin")), kafka_only)?;
+    bench.warm_up(&mut subjects)?;
+    bench.producer_tool(&mut subjects)?;
+    bench.consumer_tool(&mut subjects)?;
+    bench.note(
+        "kafka-consumer-perf-test subscribes as a consumer group, which comes later: console-consumer by partition \
+         takes its place",
+    );
+    Ok(())
+}
+
+fn starts(bench: &mut Bench, dir: &Path, _: bool) -> anyhow::Result<()> {
+    bench.starts(dir)
+}
+
+fn many(bench: &mut Bench, dir: &Path, _: bool) -> anyhow::Result<()> {
+    bench.many(dir)
+}
+
+fn minio(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    let minio = Minio::start(dir)?;
+    let options = Options::on(&dir.join("drumlin"), minio.store("bench"));
+    let mut subjects = both(bench, dir, options, kafka_only)?;
+    bench.idle("minio", &mut subjects)?;
+    bench.warm_up(&mut subjects)?;
+    let main = bench.peaks("minio", &mut subjects, Some(&[MAIN]))?;
+    bench.latencies("minio", &mut subjects, lower_half(&main))?;
+    if let Some(ours) = subjects.get_mut(1) {
+        bench.store_requests("minio", ours)?;
+    }
+    bench.loaded("minio", &mut subjects)?;
+    if let Some(ours) = subjects.get_mut(1) {
+        bench.consume("minio", std::slice::from_mut(ours))?;
+    }
+    Ok(())
+}
+
+fn memory(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    let store = "memory, 30 ms puts";
+    // What was uploaded stays for a grace period: keep the whole of it well below the machine's memory.
+    bench.plan.peak_bytes = 0;
+    bench.plan.peak_seconds = 4.0;
+    bench.plan.peak_max_seconds = 4.0;
+    bench.plan.remote_bytes = 0;
+    bench.plan.rate_seconds = [10.0, 10.0, 5.0];
+    let options = Options::on(&dir.join("drumlin"), Memory).set("drumlin.test.store.put.ms", 30);
+    let mut subjects = both(bench, dir, options, kafka_only)?;
+    let main = bench.peaks(store, &mut subjects, Some(&[MAIN]))?;
+    bench.latencies(store, &mut subjects, lower_half(&main))?;
+    if let Some(ours) = subjects.get_mut(1) {
+        bench.store_requests(store, ours)?;
+    }
+    Ok(())
+}

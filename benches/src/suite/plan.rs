@@ -1,0 +1,106 @@
+//! How long and how large everything is, in a quick run and in a full one.
+
+use std::time::Duration;
+
+/// Sizes and lengths.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// A quick run.
+    pub quick: bool,
+    /// How often each produce and fetch case is repeated, in alternation; the median counts.
+    pub repetitions: usize,
+    /// Seconds before a window.
+    pub warmup: f64,
+    /// Window of a run at full speed.
+    pub peak_seconds: f64,
+    /// Bytes that a run of ours at full speed sends at least: three rounds and a bit.
+    pub peak_bytes: u64,
+    /// Longest window of a run at full speed.
+    pub peak_max_seconds: f64,
+    /// Windows at a fixed rate: of 60 MB/s, of 1,000 small requests, of half the lower peak.
+    pub rate_seconds: [f64; 3],
+    /// Bytes in the topic that fetches read.
+    pub fill_bytes: u64,
+    /// The larger of the hot ranges.
+    pub hot_bytes: u64,
+    /// Bytes that a cold fetch reads.
+    pub cold_bytes: u64,
+    /// Window of a hot fetch.
+    pub fetch_seconds: f64,
+    /// Records of 1 KiB that Kafka's producer tool sends.
+    pub tool_records: u64,
+    /// How long a broker is left alone to count its requests.
+    pub idle_seconds: u64,
+    /// How long after the load memory is looked at again.
+    pub after_seconds: u64,
+    /// How often ours is started for one figure; Kafka once.
+    pub starts: usize,
+    /// Options of ours that are not the defaults.
+    pub settings: Vec<(&'static str, String)>,
+    /// Longest wait for a sealing round.
+    pub seal_patience: Duration,
+    /// Bytes of a run against MinIO and memory, which keep what was uploaded for a grace period.
+    pub remote_bytes: u64,
+    /// Idle partitions.
+    pub partitions: usize,
+}
+
+impl Plan {
+    /// Up to ten minutes: rounds are made small, so that short runs still span three.
+    pub fn quick() -> Plan {
+        Plan {
+            quick: true,
+            repetitions: 1,
+            warmup: 1.5,
+            peak_seconds: 4.0,
+            peak_bytes: 0,
+            peak_max_seconds: 6.0,
+            rate_seconds: [6.0, 6.0, 5.0],
+            fill_bytes: 1536 << 20,
+            hot_bytes: 1 << 30,
+            cold_bytes: 768 << 20,
+            fetch_seconds: 3.0,
+            tool_records: 600_000,
+            idle_seconds: 15,
+            after_seconds: 5,
+            starts: 3,
+            settings: vec![
+                ("seal.round.ms", "3000".to_owned()),
+                ("seal.round.bytes", (256 << 20).to_string()),
+            ],
+            seal_patience: Duration::from_secs(12),
+            remote_bytes: 0,
+            partitions: 20_000,
+        }
+    }
+
+    /// Up to an hour, with the defaults.
+    pub fn full() -> Plan {
+        Plan {
+            quick: false,
+            repetitions: 2,
+            warmup: 3.0,
+            peak_seconds: 12.0,
+            peak_bytes: 7 << 30,
+            peak_max_seconds: 40.0,
+            rate_seconds: [110.0, 185.0, 60.0],
+            fill_bytes: 6 << 30,
+            hot_bytes: 4 << 30,
+            cold_bytes: 2 << 30,
+            fetch_seconds: 8.0,
+            tool_records: 7_000_000,
+            idle_seconds: 180,
+            after_seconds: 30,
+            starts: 5,
+            settings: Vec::new(),
+            seal_patience: Duration::from_secs(90),
+            remote_bytes: 7 << 30,
+            partitions: 100_000,
+        }
+    }
+
+    /// Disk that must be free before a group of cases starts.
+    pub fn disk_needed(&self) -> u64 {
+        if self.quick { 12 << 30 } else { 30 << 30 }
+    }
+}
