@@ -101,7 +101,9 @@ pub async fn check(
     report.findings = tally.findings;
     second_look(bucket, tally.vanished, suspects, &mut report).await?;
     report.findings.sort();
-    report.findings.dedup_by(|a, b| a.kind == b.kind && a.key == b.key);
+    report
+        .findings
+        .dedup_by(|a, b| a.kind == b.kind && a.key == b.key);
     Ok(report)
 }
 
@@ -117,7 +119,11 @@ async fn second_look(
     }
     tokio::time::sleep(SECOND_LOOK).await;
     let listed = bucket.list("", None, Reason::Check).await?;
-    let there = |key: &str| listed.binary_search_by(|object| object.key.as_str().cmp(key)).is_ok();
+    let there = |key: &str| {
+        listed
+            .binary_search_by(|object| object.key.as_str().cmp(key))
+            .is_ok()
+    };
     let mut views = Vec::new();
     let mut all_seen = true;
     for chain in newest_chains(bucket, &listed).await {
@@ -132,9 +138,11 @@ async fn second_look(
     let named = names(bucket, &views).await;
     // Where the state cannot be read, nothing has taken the place of what it named before.
     let is_named = |key: &str| named.keys.contains(key) || !all_seen || key.starts_with(META);
-    report
-        .findings
-        .extend(vanished.into_iter().filter(|finding| !there(&finding.key) && is_named(&finding.key)));
+    report.findings.extend(
+        vanished
+            .into_iter()
+            .filter(|finding| !there(&finding.key) && is_named(&finding.key)),
+    );
     report.findings.extend(
         suspects
             .into_iter()
@@ -243,7 +251,9 @@ impl Walk<'_> {
             Ok(Some(birth)) => birth.header.chain,
             Ok(None) => {
                 let key = drumlin_objects::chain::entry_key(META, 0);
-                return self.checker.find(Kind::Missing, key, "the metadata log has no birth entry");
+                return self
+                    .checker
+                    .find(Kind::Missing, key, "the metadata log has no birth entry");
             }
             Err(error) => return chain_failed(self.checker, error),
         };
@@ -282,7 +292,9 @@ impl Walk<'_> {
         if let Some(checkpoint) = checkpoint {
             let read = self.options.meta_body;
             self.checker
-                .whole(&checkpoint.body_key, |bytes| read.map_or(Ok(()), |read| read(&bytes)))
+                .whole(&checkpoint.body_key, |bytes| {
+                    read.map_or(Ok(()), |read| read(&bytes))
+                })
                 .await;
         }
     }
@@ -398,11 +410,19 @@ impl Walk<'_> {
                 self.checker.whole(&key, |_| Ok(())).await;
             }
             for state in view.found.states.values() {
-                for span in state.spans.iter().filter(|span| span.end_offset > state.log_start) {
+                for span in state
+                    .spans
+                    .iter()
+                    .filter(|span| span.end_offset > state.log_start)
+                {
                     let span = (state.id, Arc::new(span.clone()));
                     bundles.entry(Arc::clone(&span.1.bundle)).or_default().push(span);
                 }
-                for extent in state.extents.iter().filter(|extent| extent.last_offset >= state.log_start) {
+                for extent in state
+                    .extents
+                    .iter()
+                    .filter(|extent| extent.last_offset >= state.log_start)
+                {
                     let slots = entries.entry(Arc::clone(&extent.chain)).or_default();
                     slots.entry(extent.slot).or_insert_with(|| ChainName {
                         prefix: extent.chain.to_string(),
@@ -447,7 +467,9 @@ impl Walk<'_> {
             (Some("meta"), Some("log")) => Place::Kept,
             (Some("meta"), Some("checkpoint" | "body")) | (Some("probe"), Some(_)) => Place::Waiting,
             (Some("wal"), _) => match parse_wal_key(key) {
-                Some((node, incarnation, rest)) => self.place_in_chain(object, node, incarnation, rest, named),
+                Some((node, incarnation, rest)) => {
+                    self.place_in_chain(object, node, incarnation, rest, named)
+                }
                 None => Place::Orphan("it is under no key of this release"),
             },
             (Some("topic"), _) => self.place_in_topic(key, named),
@@ -455,7 +477,14 @@ impl Walk<'_> {
         }
     }
 
-    fn place_in_chain(&self, object: &Listed, node: i32, incarnation: u64, rest: &str, named: &Names) -> Place {
+    fn place_in_chain(
+        &self,
+        object: &Listed,
+        node: i32,
+        incarnation: u64,
+        rest: &str,
+        named: &Names,
+    ) -> Place {
         // Fences and first slots stay for ever; a list tells a fence by its length.
         let slot = number_of(&object.key);
         let fence = object.size == drumlin_objects::chain::FENCE_LEN as u64;
@@ -465,9 +494,11 @@ impl Walk<'_> {
         if named.chains.contains(&layout::wal_prefix(node, incarnation)) && rest.starts_with("log/") {
             return Place::Kept;
         }
+        // Bundles and bodies of earlier starts are dropped one by one as rounds replace them, and the next start
+        // removes what a stop left of them; entries went as a whole when this start swept.
         match self.views.iter().find(|view| view.chain.node == node) {
-            Some(view) if incarnation < view.chain.incarnation && !self.unsettled(view) => {
-                Place::Orphan("it belongs to an earlier start, and nothing names it")
+            Some(view) if incarnation < view.chain.incarnation && !self.unsettled(view) && slot.is_some() => {
+                Place::Orphan("it is an entry of an earlier start, and nothing names it")
             }
             _ => Place::Waiting,
         }
@@ -493,10 +524,17 @@ impl Walk<'_> {
         if unsettled || named.unknown.contains(object.prefix) {
             return Place::Waiting;
         }
-        if self.options.topics.is_some_and(|topics| !topics.contains_key(&object.topic)) {
+        if self
+            .options
+            .topics
+            .is_some_and(|topics| !topics.contains_key(&object.topic))
+        {
             return Place::Orphan("its topic does not exist any more");
         }
-        if newest.contains(&object.incarnation) {
+        // Dropped by retention, or folded into another manifest: the next start removes what a stop left of them.
+        let log_start = named.log_starts.get(object.prefix).copied().unwrap_or(0);
+        let dropped = object.base_offset.is_none_or(|base| base < log_start);
+        if dropped || newest.contains(&object.incarnation) {
             return Place::Waiting;
         }
         Place::Orphan("an earlier start uploaded it, and nothing names it")
@@ -514,6 +552,8 @@ struct TopicObject<'a> {
     prefix: &'a str,
     topic: TopicId,
     incarnation: u64,
+    /// A segment's.
+    base_offset: Option<i64>,
 }
 
 impl<'a> TopicObject<'a> {
@@ -541,6 +581,7 @@ impl<'a> TopicObject<'a> {
             prefix,
             topic: TopicId(id),
             incarnation,
+            base_offset: fields[0].parse().ok().filter(|_| kind == "segment"),
         })
     }
 }

@@ -111,7 +111,8 @@ pub async fn export(
 ) -> Result<Vec<ExportedPartition>, ExportError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let name = &options.name;
-    if name.is_empty() || name.len() > 249 || matches!(name.as_str(), "." | "..") || !name.chars().all(plain) {
+    if name.is_empty() || name.len() > 249 || matches!(name.as_str(), "." | "..") || !name.chars().all(plain)
+    {
         return Err(ExportError::Name(name.clone()));
     }
     let states = states(bucket, options.topic).await?;

@@ -158,6 +158,8 @@ impl Keeper {
                 .segments()
                 .filter(|segment| segment.end_offset <= log_start);
             keys.extend(dropped.map(|segment| segment.key(&id)));
+            let dropped = sealed.leaves.iter().filter(|leaf| leaf.end_offset <= log_start);
+            keys.extend(dropped.map(|leaf| leaf.key.to_string()));
             let mut left = Sealed::clone(&sealed);
             left.drop_below(log_start);
             partition.lock().sealed = Arc::new(left);

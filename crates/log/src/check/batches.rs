@@ -152,7 +152,10 @@ impl<'a> SealedWalk<'a> {
             return Err(format!("the batch at byte {} is cut short", self.at));
         }
         if self.joined.end != end {
-            return Err(format!("its records end at offset {}, not at {end}", self.joined.end));
+            return Err(format!(
+                "its records end at offset {}, not at {end}",
+                self.joined.end
+            ));
         }
         if self.indexed != self.detail.index.len() {
             return Err("its index reaches beyond its end".to_owned());

@@ -121,12 +121,16 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn size_of(&self, key: &str) -> Option<u64> {
-        let at = self.listed.binary_search_by(|object| object.key.as_str().cmp(key));
+        let at = self
+            .listed
+            .binary_search_by(|object| object.key.as_str().cmp(key));
         at.ok().map(|at| self.listed[at].size)
     }
 
     async fn room(&self, bytes: u64) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let units = usize::try_from(bytes.div_ceil(1024)).unwrap_or(BUDGET).clamp(1, BUDGET);
+        let units = usize::try_from(bytes.div_ceil(1024))
+            .unwrap_or(BUDGET)
+            .clamp(1, BUDGET);
         self.budget.acquire_many(units as u32).await.ok()
     }
 
@@ -154,7 +158,10 @@ impl<'a> Checker<'a> {
             if Some(found.covers_below) == number_of(key) {
                 Ok(())
             } else {
-                Err(format!("it is the marker of another slot, {}", found.covers_below))
+                Err(format!(
+                    "it is the marker of another slot, {}",
+                    found.covers_below
+                ))
             }
         })
         .await;
@@ -215,7 +222,8 @@ impl<'a> Checker<'a> {
         }
         let outcome = walk.finish(segment.end_offset).and_then(|crc| {
             let same = crc == segment.crc;
-            same.then_some(()).ok_or_else(|| "it does not match its checksum".to_owned())
+            same.then_some(())
+                .ok_or_else(|| "it does not match its checksum".to_owned())
         });
         self.done(&key, at, outcome.map_err(|what| (Kind::Damaged, what)));
     }
@@ -262,7 +270,11 @@ impl<'a> Checker<'a> {
         let extents = state.extents.iter();
         parts.extend(extents.map(|extent| (extent.base_offset, extent.last_offset + 1)));
         for (from, to) in gaps(state, &parts) {
-            let what = format!("partition {}: records {from} to {} are in no object", state.id, to - 1);
+            let what = format!(
+                "partition {}: records {from} to {} are in no object",
+                state.id,
+                to - 1
+            );
             self.find(Kind::Gap, layout::partition_prefix(&state.id), what);
         }
     }
@@ -346,5 +358,6 @@ fn check_extent(entry: &Entry, extent: &ExtentRecord) -> Result<(), String> {
         at += header.size_in_bytes();
     }
     let told = joined.end == extent.last_offset + 1 && batches == extent.batches;
-    told.then_some(()).ok_or_else(|| "its footer tells of other batches".to_owned())
+    told.then_some(())
+        .ok_or_else(|| "its footer tells of other batches".to_owned())
 }

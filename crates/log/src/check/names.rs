@@ -58,7 +58,8 @@ pub(crate) async fn read_leaf(bucket: &Bucket, leaf: &LeafPointer) -> Result<Vec
     let key = || leaf.key.to_string();
     let bytes = bucket.get(&leaf.key, Reason::Check).await;
     let bytes = bytes.map_err(|error| ManifestError::Store(key(), error))?;
-    let rows = decode_leaf(&bytes, leaf.table_length).map_err(|error| ManifestError::Damaged(key(), error))?;
+    let rows =
+        decode_leaf(&bytes, leaf.table_length).map_err(|error| ManifestError::Damaged(key(), error))?;
     let first = rows.first().map_or(0, |row| row.base_offset);
     let last = rows.last().map_or(0, |row| row.end_offset);
     let agrees = bytes.len() as u64 == leaf.length
@@ -98,7 +99,9 @@ pub(crate) async fn names(bucket: &Bucket, views: &[View]) -> Names {
             names.keys.insert(checkpoint.body_key.clone());
         }
         names.keys.insert(chain.entry_key(0));
-        names.keys.extend((from..view.end).map(|slot| chain.entry_key(slot)));
+        names
+            .keys
+            .extend((from..view.end).map(|slot| chain.entry_key(slot)));
         for name in view.names() {
             if name.contains("/bundle/") {
                 names.keys.insert(name.to_string());
@@ -116,8 +119,13 @@ pub(crate) async fn names(bucket: &Bucket, views: &[View]) -> Names {
 async fn partition_names(bucket: &Bucket, state: &PartitionState, names: &mut Names) {
     let prefix = layout::partition_prefix(&state.id);
     names.log_starts.insert(prefix.clone(), state.log_start);
-    names.keys.extend(state.manifest.iter().map(|manifest| manifest.key.to_string()));
-    let extents = state.extents.iter().filter(|extent| extent.last_offset >= state.log_start);
+    names
+        .keys
+        .extend(state.manifest.iter().map(|manifest| manifest.key.to_string()));
+    let extents = state
+        .extents
+        .iter()
+        .filter(|extent| extent.last_offset >= state.log_start);
     let entries: BTreeSet<(&Arc<str>, u64)> = extents.map(|extent| (&extent.chain, extent.slot)).collect();
     names
         .keys

@@ -69,7 +69,10 @@ pub(crate) fn parse_wal_key(key: &str) -> Option<(i32, u64, &str)> {
 
 /// Each node's newest incarnation that was born, by the objects of a sorted list; or why its birth cannot be read.
 /// One whose slot 0 is a fence was fenced before it wrote anything: the one before it still has it all.
-pub(crate) async fn newest_chains(bucket: &Bucket, listed: &[Listed]) -> Vec<Result<NewestChain, ChainError>> {
+pub(crate) async fn newest_chains(
+    bucket: &Bucket,
+    listed: &[Listed],
+) -> Vec<Result<NewestChain, ChainError>> {
     let mut incarnations: BTreeMap<i32, BTreeMap<u64, bool>> = BTreeMap::new();
     for object in listed {
         let Some((node, incarnation, rest)) = parse_wal_key(&object.key) else {
@@ -77,7 +80,11 @@ pub(crate) async fn newest_chains(bucket: &Bucket, listed: &[Listed]) -> Vec<Res
         };
         // A fencer's stopper may stand alone; anything else was written after a birth.
         let only_stopper = rest.starts_with("log/") && object.size == FENCE_LEN as u64;
-        let written = incarnations.entry(node).or_default().entry(incarnation).or_default();
+        let written = incarnations
+            .entry(node)
+            .or_default()
+            .entry(incarnation)
+            .or_default();
         *written |= !only_stopper;
     }
     let mut chains = Vec::new();

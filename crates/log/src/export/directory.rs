@@ -56,7 +56,9 @@ impl Files {
     }
 
     fn relative(&self, offset: i64) -> [u8; 4] {
-        u32::try_from(offset - self.base).unwrap_or(u32::MAX).to_be_bytes()
+        u32::try_from(offset - self.base)
+            .unwrap_or(u32::MAX)
+            .to_be_bytes()
     }
 
     fn append(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), ExportError> {
@@ -90,7 +92,10 @@ impl Files {
     fn finish(mut self) -> Result<u64, ExportError> {
         self.index_time();
         let path = self.stem.with_extension("log");
-        let file = self.log.into_inner().map_err(|error| file_failed(&path, error.into_error()))?;
+        let file = self
+            .log
+            .into_inner()
+            .map_err(|error| file_failed(&path, error.into_error()))?;
         file.sync_all().map_err(|error| file_failed(&path, error))?;
         write_file(&self.stem.with_extension("index"), &self.index)?;
         write_file(&self.stem.with_extension("timeindex"), &self.timeindex)?;

@@ -1,0 +1,216 @@
+//! A bucket in a directory with a log's whole history in it, for tests of tools that only read.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drumlin_log::{
+    AppendOptions, Identity, Log, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId,
+    TopicPartition, recover,
+};
+use drumlin_objects::cache::MemoryBlockCache;
+use drumlin_objects::{Bucket, BucketOptions, Env};
+use drumlin_records::{BatchBuilder, BatchHeader, Compression};
+
+pub const TOPIC: TopicId = TopicId([7; 16]);
+pub const PARTITIONS: i32 = 4;
+
+pub fn id(partition: i32) -> TopicPartition {
+    TopicPartition {
+        topic: TOPIC,
+        partition,
+    }
+}
+
+fn options() -> LogOptions {
+    LogOptions {
+        flush_bytes: 64 << 10,
+        segment_min_bytes: 100 << 10,
+        memory_bytes: 64 << 10,
+        manifest_fold: 3,
+        manifest_root_segments: 2,
+        manifest_leaf_segments: 4,
+        bundle_merge_count: 3,
+        ..LogOptions::default()
+    }
+}
+
+pub fn batch(records: usize, size: usize, tag: u64) -> Bytes {
+    let codecs = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+    let mut builder = BatchBuilder::new(codecs[tag as usize % codecs.len()]);
+    let mut noise = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for n in 0..records {
+        let value: Vec<u8> = std::iter::repeat_with(|| {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise as u8
+        })
+        .take(size)
+        .collect();
+        let timestamp = 1_700_000_000_000 + (tag * 10) as i64 + n as i64;
+        builder.push(timestamp, None, Some(value.as_slice()), &[]);
+    }
+    builder.build().unwrap()
+}
+
+/// A bucket, its directory, and per partition (base offset, bytes after offset and epoch) of each batch.
+pub struct History {
+    pub env: Env,
+    pub dir: tempfile::TempDir,
+    pub bucket: Bucket,
+    pub written: BTreeMap<i32, Vec<(i64, Vec<u8>)>>,
+    pub log_starts: BTreeMap<i32, i64>,
+    previous: Option<Previous>,
+    incarnation: u64,
+    tag: u64,
+}
+
+impl History {
+    pub fn new() -> Self {
+        let (env, dir) = (Env::real(), tempfile::tempdir().unwrap());
+        let url = format!("file://{}", dir.path().join("store").display());
+        let options = BucketOptions {
+            retry_for: Duration::from_millis(100),
+            ..BucketOptions::default()
+        };
+        let bucket = Bucket::open(&url, &env, &options).unwrap();
+        Self {
+            env,
+            dir,
+            bucket,
+            written: BTreeMap::new(),
+            log_starts: BTreeMap::new(),
+            previous: None,
+            incarnation: 0,
+            tag: 0,
+        }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    pub fn file(&self, key: &str) -> PathBuf {
+        self.root().join(key)
+    }
+
+    pub async fn start(&mut self) -> Log {
+        let recovered = recover(&self.env, &self.bucket, self.previous.as_ref())
+            .await
+            .unwrap();
+        self.incarnation += 1;
+        let identity = Identity {
+            cluster_id: "test".into(),
+            node: 1,
+            incarnation: self.incarnation,
+        };
+        self.previous = Some(Previous {
+            identity: identity.clone(),
+            estate: recovered.estate.clone(),
+        });
+        let config = Arc::new(PartitionConfig {
+            segment_bytes: 256 << 10,
+            retention_ms: None,
+            ..PartitionConfig::default()
+        });
+        let spec = |p| PartitionSpec {
+            id: id(p),
+            leader_epoch: self.incarnation as i32,
+            config: config.clone(),
+        };
+        let specs = (0..PARTITIONS).map(spec).collect();
+        let cache = Arc::new(MemoryBlockCache::new(4 << 20));
+        let (env, bucket) = (&self.env, &self.bucket);
+        Log::start(env, bucket, cache, options(), identity, Some(recovered), specs)
+            .await
+            .unwrap()
+    }
+
+    /// Appends `count` batches to a partition and waits until they are committed.
+    pub async fn append(&mut self, log: &Log, p: i32, count: usize) {
+        let partition = log.partition(&id(p)).unwrap();
+        let mut commits = Vec::new();
+        for _ in 0..count {
+            self.tag += 1;
+            let batch = batch(1 + (self.tag % 3) as usize, 3000, self.tag);
+            let header = BatchHeader::parse(&batch).unwrap();
+            let options = AppendOptions {
+                expected_epoch: None,
+                log_append_time: None,
+                deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+            };
+            let appended = log.append(&partition, &header, &batch, options).await.unwrap();
+            let written = self.written.entry(p).or_default();
+            written.push((appended.base_offset, batch[16..].to_vec()));
+            commits.push(appended.commit);
+        }
+        for commit in commits {
+            commit.wait().await.unwrap();
+        }
+    }
+
+    /// Segments in manifests and since, bundles of earlier and this start, an edit, and unsealed data at the end.
+    pub async fn write(&mut self) -> Log {
+        let mut log = self.start().await;
+        for life in 0..2 {
+            for _ in 0..6 {
+                self.append(&log, 0, 45).await;
+                self.append(&log, 1, 3).await;
+                log.seal_now().await;
+            }
+            if life == 0 {
+                self.append(&log, 2, 2).await;
+                log = self.start().await;
+            }
+        }
+        let middle = self.written[&0][self.written[&0].len() / 3].0;
+        let partition = log.partition(&id(0)).unwrap();
+        assert_eq!(
+            log.delete_records(vec![(partition, middle)]).await,
+            vec![Ok(middle)]
+        );
+        self.log_starts.insert(0, middle);
+        self.append(&log, 0, 10).await;
+        self.append(&log, 1, 2).await;
+        log
+    }
+
+    pub async fn stop(&mut self, log: Log) {
+        assert!(
+            log.shutdown(tokio::time::Instant::now() + Duration::from_secs(10))
+                .await
+        );
+    }
+}
+
+/// All objects' keys.
+pub fn keys(root: &Path) -> Vec<String> {
+    fn walk(root: &Path, dir: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let key = path.strip_prefix(root).unwrap().display().to_string();
+            if key.starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.push(key);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(root, root, &mut found);
+    found.sort();
+    found
+}
