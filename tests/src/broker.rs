@@ -28,6 +28,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A command to run it under, such as strace; Drumlin only.
     pub under: Vec<String>,
+    /// How long it may take until it answers.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             settings: Vec::new(),
             environment: Vec::new(),
             under: Vec::new(),
+            patience: READY,
         }
     }
 
@@ -198,7 +201,9 @@ impl Broker {
     /// Waits until it answers requests.
     pub fn wait_ready(&mut self) -> anyhow::Result<()> {
         let bootstrap = self.bootstrap();
-        self.process()?.wait_ready(READY, |_| client::answers(&bootstrap))
+        let patience = self.options.patience;
+        self.process()?
+            .wait_ready(patience, |_| client::answers(&bootstrap))
     }
 
     /// Starts it (again) and waits until it answers.

@@ -36,8 +36,10 @@ fn calls(trace: &Path) -> Vec<Call> {
     let mut unfinished: BTreeMap<String, (f64, String)> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in text.lines() {
-        let mut words = line.trim_start().splitn(3, ' ');
-        let (Some(thread), Some(time), Some(rest)) = (words.next(), words.next(), words.next()) else {
+        let Some((thread, rest)) = line.trim_start().split_once(' ') else {
+            continue;
+        };
+        let Some((time, rest)) = rest.trim_start().split_once(' ') else {
             continue;
         };
         let Ok(mut time) = time.trim().parse::<f64>() else {

@@ -26,8 +26,17 @@ fn nothing_promised_is_lost_whatever_goes_wrong() {
             eprintln!("DRUMLIN_SEED={seed} finds: {what:#?}");
         }
     });
-    println!("{} seeds in {:.1?}\n{}", report.seeds, report.elapsed, report.figures());
-    assert!(report.failures.is_empty(), "replay with DRUMLIN_SEED: {:#?}", report.failures);
+    println!(
+        "{} seeds in {:.1?}\n{}",
+        report.seeds,
+        report.elapsed,
+        report.figures()
+    );
+    assert!(
+        report.failures.is_empty(),
+        "replay with DRUMLIN_SEED: {:#?}",
+        report.failures
+    );
 }
 
 #[test]
@@ -35,7 +44,11 @@ fn a_seed_plays_the_same_every_time() {
     for seed in 1..=3 {
         let (first, second) = (run(seed, Emphasis::None, None), run(seed, Emphasis::None, None));
         assert!(first.events > 100);
-        assert_eq!((first.hash, first.events), (second.hash, second.events), "seed {seed}");
+        assert_eq!(
+            (first.hash, first.events),
+            (second.hash, second.events),
+            "seed {seed}"
+        );
     }
 }
 

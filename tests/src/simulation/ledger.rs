@@ -77,7 +77,6 @@ pub(super) struct Account {
     deleted_to: i64,
     /// Answers to `acks=1`: promises only if that incarnation stops in order.
     soft: Vec<(u64, i64, Key)>,
-    pub deleted: bool,
 }
 
 /// All accounts.
@@ -112,16 +111,19 @@ impl Ledger {
 
     /// `acks=all` was answered.
     pub(super) fn acked(&mut self, id: &TopicPartition, base: i64, key: Key) {
-        self.trace.note("acked", &[base, key.stamp, i64::from(id.partition)]);
+        self.trace
+            .note("acked", &[base, key.stamp, i64::from(id.partition)]);
         self.trace.count("acknowledged batches");
         if let Err(what) = self.account(id).place(base, key, true, None) {
-            self.trace.violation(format!("{id}: acknowledged at {base}: {what}"));
+            self.trace
+                .violation(format!("{id}: acknowledged at {base}: {what}"));
         }
     }
 
     /// `acks=1` was answered.
     pub(super) fn acked_softly(&mut self, id: &TopicPartition, incarnation: u64, base: i64, key: Key) {
-        self.trace.note("acked softly", &[base, key.stamp, i64::from(id.partition)]);
+        self.trace
+            .note("acked softly", &[base, key.stamp, i64::from(id.partition)]);
         self.trace.count("batches answered with acks=1");
         self.account(id).soft.push((incarnation, base, key));
     }
@@ -130,7 +132,10 @@ impl Ledger {
     pub(super) fn stopped_in_order(&mut self, incarnation: u64) {
         let mut broken = Vec::new();
         for (id, account) in &mut self.accounts {
-            let soft: Vec<_> = account.soft.extract_if(.., |soft| soft.0 == incarnation).collect();
+            let soft: Vec<_> = account
+                .soft
+                .extract_if(.., |soft| soft.0 == incarnation)
+                .collect();
             for (_, base, key) in soft {
                 if let Err(what) = account.place(base, key, true, None) {
                     broken.push(format!("{id}: answered at {base} before a clean stop: {what}"));
@@ -143,7 +148,8 @@ impl Ledger {
     /// A batch was read below the high watermark.
     pub(super) fn seen(&mut self, id: &TopicPartition, header: &BatchHeader, bytes: &[u8]) {
         let (base, epoch) = (header.base_offset, header.partition_leader_epoch);
-        self.trace.note("seen", &[base, header.base_timestamp, i64::from(id.partition)]);
+        self.trace
+            .note("seen", &[base, header.base_timestamp, i64::from(id.partition)]);
         self.trace.count("batches read");
         let broken = match check_crc(bytes) {
             Err(error) => Some(error.to_string()),
@@ -170,7 +176,8 @@ impl Ledger {
     }
 
     pub(super) fn records_deleted(&mut self, id: &TopicPartition, low: i64) {
-        self.trace.note("records deleted", &[low, i64::from(id.partition)]);
+        self.trace
+            .note("records deleted", &[low, i64::from(id.partition)]);
         self.trace.count("DeleteRecords answered");
         let account = self.account(id);
         account.deleted_to = account.deleted_to.max(low);
@@ -181,25 +188,46 @@ impl Ledger {
     pub(super) fn block(&mut self, block: std::ops::Range<i64>) {
         let before = self.blocks.range(..block.end).next_back().map(|(_, end)| *end);
         if before.is_some_and(|end| end > block.start) {
-            self.trace.violation(format!("producer ids {block:?} were given out twice"));
+            self.trace
+                .violation(format!("producer ids {block:?} were given out twice"));
         }
         self.blocks.insert(block.start, block.end);
     }
 
     /// Whether a log start that no DeleteRecords explains is what retention may do.
-    pub(super) fn check_retention(&self, id: &TopicPartition, start: i64, high: i64, ms: Option<i64>, bytes: Option<u64>) {
-        let Some(account) = self.accounts.get(id) else { return };
+    pub(super) fn check_retention(
+        &self,
+        id: &TopicPartition,
+        start: i64,
+        high: i64,
+        ms: Option<i64>,
+        bytes: Option<u64>,
+    ) {
+        let Some(account) = self.accounts.get(id) else {
+            return;
+        };
         if start <= account.delete_asked {
             return;
         }
-        let gone = account.facts.range(account.delete_asked..start).filter(|(_, fact)| fact.last < start);
+        let gone = account
+            .facts
+            .range(account.delete_asked..start)
+            .filter(|(_, fact)| fact.last < start);
         let by_time = |fact: &Fact| ms.is_some_and(|ms| fact.sent.last_ms < self.latest_ms - ms);
-        let kept: u64 = account.facts.range(start..high).map(|(_, fact)| fact.key.size as u64).sum();
+        let kept: u64 = account
+            .facts
+            .range(start..high)
+            .map(|(_, fact)| fact.key.size as u64)
+            .sum();
         let by_size = bytes.is_some_and(|limit| kept >= limit);
         if ms.is_none() && bytes.is_none() {
-            self.trace.violation(format!("{id}: the log starts at {start}, and nobody asked for that"));
+            self.trace.violation(format!(
+                "{id}: the log starts at {start}, and nobody asked for that"
+            ));
         } else if !by_size && gone.into_iter().any(|(_, fact)| !by_time(fact)) {
-            self.trace.violation(format!("{id}: retention went too far, to {start}; {kept} bytes are left of {bytes:?}"));
+            self.trace.violation(format!(
+                "{id}: retention went too far, to {start}; {kept} bytes are left of {bytes:?}"
+            ));
         }
     }
 }
@@ -224,7 +252,11 @@ impl Account {
             fact.epoch = fact.epoch.or(epoch);
             return Ok(());
         }
-        let overlapping = self.facts.range(..=last).next_back().filter(|(_, fact)| fact.last >= base);
+        let overlapping = self
+            .facts
+            .range(..=last)
+            .next_back()
+            .filter(|(_, fact)| fact.last >= base);
         if let Some((at, fact)) = overlapping {
             return Err(format!("{sent:?} overlaps {:?} at {at}{}", fact.sent, told(fact)));
         }
@@ -234,20 +266,35 @@ impl Account {
             return Err(format!("{sent:?} is there twice, at {first} too"));
         }
         let epoch_before = self.facts.range(..base).rev().find_map(|(_, fact)| fact.epoch);
-        if epoch.zip(epoch_before).is_some_and(|(epoch, before)| epoch < before) {
+        if epoch
+            .zip(epoch_before)
+            .is_some_and(|(epoch, before)| epoch < before)
+        {
             return Err(format!("epoch {epoch:?} after {epoch_before:?}"));
         }
         self.placed.insert(key, base);
-        let fact = Fact { last, key, sent, acked, epoch };
+        let fact = Fact {
+            last,
+            key,
+            sent,
+            acked,
+            epoch,
+        };
         self.facts.insert(base, fact);
         Ok(())
     }
 
     fn see_ends(&mut self, incarnation: u64, high: i64, start: i64) -> Result<(), String> {
         let now = (high, start);
-        let ends = self.ends.entry(incarnation).or_insert(Ends { least: now, most: now });
+        let ends = self.ends.entry(incarnation).or_insert(Ends {
+            least: now,
+            most: now,
+        });
         if high < ends.most.0 || start < ends.most.1 {
-            return Err(format!("ends went back from {:?} to {now:?} in incarnation {incarnation}", ends.most));
+            return Err(format!(
+                "ends went back from {:?} to {now:?} in incarnation {incarnation}",
+                ends.most
+            ));
         }
         ends.most = now;
         for (older, ends) in self.ends.range(..incarnation) {
@@ -267,7 +314,10 @@ impl Account {
             }
         }
         if self.ends.range(incarnation + 1..).next().is_none() && start < self.deleted_to {
-            return Err(format!("the log starts at {start}, and records up to {} were deleted", self.deleted_to));
+            return Err(format!(
+                "the log starts at {start}, and records up to {} were deleted",
+                self.deleted_to
+            ));
         }
         Ok(())
     }
@@ -277,7 +327,10 @@ impl Account {
         let mut next = None;
         let mut sequences: BTreeMap<i64, i32> = BTreeMap::new();
         for (base, key) in found {
-            let sent = self.sent.get(key).ok_or(format!("nobody sent what lies at {base}"))?;
+            let sent = self
+                .sent
+                .get(key)
+                .ok_or(format!("nobody sent what lies at {base}"))?;
             if next.is_some_and(|next| next != *base) || next.is_none() && *base > start {
                 return Err(format!("a gap before {base}"));
             }
@@ -305,7 +358,11 @@ impl Account {
 
     /// The first record at or after `from` and below `to` whose timestamp is `ms` or later, of the known ones.
     pub(super) fn first_since(&self, ms: i64, from: i64, to: i64) -> Option<i64> {
-        let reach = self.facts.range(..=from).next_back().map_or(from, |(base, _)| *base);
+        let reach = self
+            .facts
+            .range(..=from)
+            .next_back()
+            .map_or(from, |(base, _)| *base);
         self.facts.range(reach..to).find_map(|(base, fact)| {
             // Records of a batch are a millisecond apart.
             let at = base + (ms - fact.sent.first_ms).max(0);
@@ -316,5 +373,9 @@ impl Account {
 }
 
 fn told(fact: &Fact) -> &'static str {
-    if fact.acked { ", acknowledged" } else { ", seen by a consumer" }
+    if fact.acked {
+        ", acknowledged"
+    } else {
+        ", seen by a consumer"
+    }
 }

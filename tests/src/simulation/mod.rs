@@ -122,7 +122,10 @@ impl Report {
         for (what, count) in outcome.counts {
             *self.counts.entry(what).or_default() += count;
         }
-        *self.counts.entry(format!("runs on {:?}", outcome.store)).or_default() += 1;
+        *self
+            .counts
+            .entry(format!("runs on {:?}", outcome.store))
+            .or_default() += 1;
         if !outcome.violations.is_empty() {
             self.failures.push((outcome.seed, outcome.violations));
         }
@@ -130,7 +133,10 @@ impl Report {
 
     /// The counts, one a line.
     pub fn figures(&self) -> String {
-        let lines = self.counts.iter().map(|(what, count)| format!("  {count:>10}  {what}\n"));
+        let lines = self
+            .counts
+            .iter()
+            .map(|(what, count)| format!("  {count:>10}  {what}\n"));
         lines.collect()
     }
 }

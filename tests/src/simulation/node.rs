@@ -18,7 +18,6 @@ use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, StoreError};
 use drumlin_records::BatchHeader;
 use tokio::time::Instant;
 
-use super::plan::Store;
 use super::world::World;
 
 pub(super) const NODE_ID: i32 = 1;
@@ -26,7 +25,6 @@ pub(super) const NODE_ID: i32 = 1;
 /// A running broker.
 pub(super) struct Node {
     pub env: Env,
-    pub bucket: Bucket,
     pub log: Log,
     pub meta: Arc<MetadataLog>,
     /// Its own way to the store.
@@ -175,13 +173,14 @@ impl Node {
         let image = meta.image();
         world.check_image(&image);
         let specs = specs(&world, &image);
-        let cache = Arc::new(MemoryBlockCache::new(world.plan.options.memory_bytes + (64 << 10)));
+        let cache = Arc::new(MemoryBlockCache::new(
+            world.plan.options.memory_bytes + (64 << 10),
+        ));
         let options = world.plan.options.clone();
         let log = Log::start(&env, &bucket, cache, options, identity, Some(recovered), specs).await?;
         env.spawn("follow-sweeps", follow_sweeps(log.clone(), Arc::clone(&meta)));
         Ok(Self {
             env,
-            bucket,
             log,
             meta,
             network,
@@ -190,7 +189,10 @@ impl Node {
     }
 
     /// Serves a request in a task of the broker's; none if the broker dies over it.
-    pub(super) async fn call<T: Send + 'static>(&self, request: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         self.env.spawn("request", request).await.ok()
     }
 
@@ -212,7 +214,9 @@ impl Node {
             let appended = match log.append(&partition, &header, &batch, options).await {
                 Ok(appended) => appended,
                 Err(AppendError::Deleted) => return Produced::Gone,
-                Err(AppendError::Sequence(SequenceError::OutOfOrder { .. })) => return Produced::OutOfOrder { incarnation },
+                Err(AppendError::Sequence(SequenceError::OutOfOrder { .. })) => {
+                    return Produced::OutOfOrder { incarnation };
+                }
                 Err(_) => return Produced::Failed,
             };
             if all {

@@ -85,12 +85,18 @@ impl Plan {
         };
         let remote = store == Store::Remote;
         let mut options = options(&mut rng);
-        let topics = (0..rng.random_range(1..=3)).map(|_| TopicPlan::new(&mut rng)).collect();
+        let topics = (0..rng.random_range(1..=3))
+            .map(|_| TopicPlan::new(&mut rng))
+            .collect();
         let calm = Faults {
             latency: Latency::Uniform(Duration::from_millis(1)..ms(&mut rng, 2, 60)),
             ..Faults::none()
         };
-        let storm = if remote { stormy(&mut rng) } else { bad_disk(&mut rng) };
+        let storm = if remote {
+            stormy(&mut rng)
+        } else {
+            bad_disk(&mut rng)
+        };
         let mut weights = vec![
             (Act::Kill, rng.random_range(1..6)),
             (Act::KillAtWrite, rng.random_range(1..8)),
@@ -173,7 +179,11 @@ fn options(rng: &mut StdRng) -> LogOptions {
 
 fn stormy(rng: &mut StdRng) -> Faults {
     let mut chance = |most: f64| -> f64 {
-        if rng.random_bool(0.4) { 0.0 } else { rng.random::<f64>() * most }
+        if rng.random_bool(0.4) {
+            0.0
+        } else {
+            rng.random::<f64>() * most
+        }
     };
     Faults {
         error_before: chance(0.15),

@@ -26,6 +26,7 @@ struct Batch {
     records: i32,
     key: Key,
     bytes: Bytes,
+    tried: bool,
 }
 
 pub(super) struct Client {
@@ -81,6 +82,7 @@ impl Client {
                     records,
                     key,
                     bytes,
+                    tried: false,
                 };
             }
             stamp += 1;
@@ -95,7 +97,9 @@ impl Client {
     /// An idempotent producer as the Java client is one: up to five in flight, order kept, every failure tried
     /// again until the answer is yes.
     pub(super) async fn idempotent(mut self) {
-        let Some(producer) = self.world.producer_id().await else { return };
+        let Some(producer) = self.world.producer_id().await else {
+            return;
+        };
         let (mut sequence, mut number) = (0, 0);
         let mut waiting: VecDeque<Batch> = VecDeque::new();
         let mut unanswered: Vec<i32> = Vec::new();
@@ -110,11 +114,15 @@ impl Client {
             if stopping && waiting.is_empty() && flying.is_empty() {
                 return;
             }
-            while flying.len() < most && !waiting.is_empty() {
+            while flying.len() < most
+                && let Some(batch) = waiting.front_mut()
+                && (!batch.tried || unanswered.first() == Some(&batch.sequence))
+            {
+                // What was tried before goes again only when all before it are answered, and nothing overtakes it.
+                batch.tried = true;
                 let batch = waiting.pop_front().expect("just looked");
-                let lag = Duration::from_millis(self.rng.random_range(0..3));
                 let patience = Duration::from_secs(self.rng.random_range(1..15));
-                flying.push(attempt(Arc::clone(&connection), self.id, batch, lag, patience));
+                flying.push(attempt(Arc::clone(&connection), self.id, batch, patience));
             }
             let room = unanswered.len() < most && !stopping;
             tokio::select! {
@@ -273,7 +281,13 @@ impl Client {
         }
     }
 
-    async fn fetch(&mut self, node: &Arc<Node>, partition: &Arc<Partition>, offset: i64, max: usize) -> Fetched {
+    async fn fetch(
+        &mut self,
+        node: &Arc<Node>,
+        partition: &Arc<Partition>,
+        offset: i64,
+        max: usize,
+    ) -> Fetched {
         let (log, target) = (node.log.clone(), Arc::clone(partition));
         let request = node.call(async move { log.read(&target, offset, max, true).await });
         let read = match timeout(Duration::from_secs(20), request).await {
@@ -303,7 +317,9 @@ impl Client {
         let mut next = offset;
         for item in iter_batches(&bytes) {
             let Ok((at, header)) = item else {
-                self.world.trace.violation(format!("{}: bytes at {next} are no batch", self.id));
+                self.world
+                    .trace
+                    .violation(format!("{}: bytes at {next} are no batch", self.id));
                 return Fetched::Failed;
             };
             let joins = header.base_offset == next || next == offset && header.base_offset <= next;
@@ -340,7 +356,9 @@ impl Client {
         self.world.trace.count("look-ups by time");
         let start = partition.log_start_offset();
         let ledger = lock(&self.world.ledger);
-        let Some(account) = ledger.accounts.get(&self.id) else { return };
+        let Some(account) = ledger.accounts.get(&self.id) else {
+            return;
+        };
         let known = account.first_since(ms, start, high);
         let found_at = found.map(|found| found.offset);
         let bad = match (found_at, known) {
@@ -365,9 +383,15 @@ impl Client {
             let pause = Duration::from_millis(self.rng.random_range(2_000..30_000));
             sleep(pause).await;
             let node = self.world.connect().await;
-            let Some(partition) = node.partition(&self.id) else { continue };
+            let Some(partition) = node.partition(&self.id) else {
+                continue;
+            };
             let (from, to) = (partition.log_start_offset(), partition.high_watermark());
-            let offset = if self.rng.random_bool(0.1) { -1 } else { self.rng.random_range(from..=to) };
+            let offset = if self.rng.random_bool(0.1) {
+                -1
+            } else {
+                self.rng.random_range(from..=to)
+            };
             // -1 stands for the high watermark when the broker looks, which may be later.
             let furthest = if offset < 0 { i64::MAX } else { offset };
             if offset >= 0 {
@@ -401,12 +425,8 @@ async fn attempt(
     node: Arc<Node>,
     id: TopicPartition,
     batch: Batch,
-    lag: Duration,
     patience: Duration,
 ) -> (Batch, Option<Produced>) {
-    if lag > Duration::ZERO {
-        sleep(lag).await;
-    }
     let asked = node.produce(id, batch.bytes.clone(), true);
     let answer = timeout(patience, asked).await.ok().flatten();
     (batch, answer)

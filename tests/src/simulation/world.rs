@@ -130,7 +130,11 @@ impl World {
 
     pub(super) fn config_of(&self, topic: &TopicId) -> Arc<PartitionConfig> {
         let state = lock(&self.state);
-        state.topics.get(topic).map(|topic| Arc::clone(&topic.config)).unwrap_or_default()
+        state
+            .topics
+            .get(topic)
+            .map(|topic| Arc::clone(&topic.config))
+            .unwrap_or_default()
     }
 
     /// What was committed must be there.
@@ -138,10 +142,12 @@ impl World {
         for (id, topic) in &lock(&self.state).topics {
             let there = image.topic_by_id(&id.0).is_some();
             if there && topic.deleted {
-                self.trace.violation(format!("topic {id} is back after its deletion"));
+                self.trace
+                    .violation(format!("topic {id} is back after its deletion"));
             }
             if !there && topic.created && !topic.deleting {
-                self.trace.violation(format!("topic {id} is gone from the metadata"));
+                self.trace
+                    .violation(format!("topic {id} is gone from the metadata"));
             }
         }
     }
@@ -198,9 +204,15 @@ impl World {
 
     fn partitions(&self) -> Vec<TopicPartition> {
         let state = lock(&self.state);
-        let live = state.topics.iter().filter(|(_, topic)| topic.created && !topic.deleting);
+        let live = state
+            .topics
+            .iter()
+            .filter(|(_, topic)| topic.created && !topic.deleting);
         live.flat_map(|(id, topic)| {
-            (0..topic.plan.partitions).map(|partition| TopicPartition { topic: *id, partition })
+            (0..topic.plan.partitions).map(|partition| TopicPartition {
+                topic: *id,
+                partition,
+            })
         })
         .collect()
     }
@@ -263,7 +275,10 @@ impl World {
         {
             let mut state = lock(&self.state);
             state.running.push(Arc::clone(&node));
-            let newer = state.current.as_ref().is_none_or(|current| current.incarnation < node.incarnation);
+            let newer = state
+                .current
+                .as_ref()
+                .is_none_or(|current| current.incarnation < node.incarnation);
             if newer {
                 state.current = Some(Arc::clone(&node));
             }
@@ -273,12 +288,21 @@ impl World {
         let starts = self.starts.load(Ordering::Relaxed);
         tokio::spawn(async move {
             let (fenced, why) = watched.ended().await;
-            world.trace.note(&format!("ended: {why}"), &[watched.incarnation as i64]);
+            world
+                .trace
+                .note(&format!("ended: {why}"), &[watched.incarnation as i64]);
             if fenced && world.starts.load(Ordering::Relaxed) == starts {
-                let what = format!("incarnation {} was fenced, and nobody started", watched.incarnation);
+                let what = format!(
+                    "incarnation {} was fenced, and nobody started",
+                    watched.incarnation
+                );
                 world.trace.violation(what);
             }
-            world.trace.count(if fenced { "brokers fenced" } else { "brokers stopped or failed" });
+            world.trace.count(if fenced {
+                "brokers fenced"
+            } else {
+                "brokers stopped or failed"
+            });
             // Its connections hear of it first.
             sleep(world.millis(0, 3_000)).await;
             world.kill(&watched);
@@ -290,7 +314,11 @@ impl World {
         node.env.kill();
         let mut state = lock(&self.state);
         state.running.retain(|other| !Arc::ptr_eq(other, node));
-        if state.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, node)) {
+        if state
+            .current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, node))
+        {
             state.current = None;
         }
     }
@@ -306,7 +334,8 @@ impl World {
                 sleep(self.millis(10, 1_000)).await;
             }
         }
-        self.trace.violation(format!("no broker started in {STARTS} attempts"));
+        self.trace
+            .violation(format!("no broker started in {STARTS} attempts"));
     }
 
     fn set_faults(&self, faults: &Faults) {
@@ -373,7 +402,10 @@ impl World {
             for (raw, topic) in image.topics_by_id().iter() {
                 let config = self.config_of(&TopicId(*raw));
                 for (number, partition) in topic.partitions.iter().enumerate() {
-                    let id = TopicPartition { topic: TopicId(*raw), partition: number as i32 };
+                    let id = TopicPartition {
+                        topic: TopicId(*raw),
+                        partition: number as i32,
+                    };
                     node.log.open_partition(PartitionSpec {
                         id,
                         leader_epoch: image.leader_epoch(*partition),
@@ -419,7 +451,10 @@ impl World {
             let asked = node.call(async move {
                 meta.change(|image| {
                     let there = image.topic_by_id(&id.0).is_some();
-                    let records = there.then_some(Record::TopicDeleted { id: id.0 }).into_iter().collect();
+                    let records = there
+                        .then_some(Record::TopicDeleted { id: id.0 })
+                        .into_iter()
+                        .collect();
                     Ok::<_, std::convert::Infallible>(records)
                 })
                 .await
@@ -453,7 +488,10 @@ impl World {
             }
             let live: Vec<TopicId> = {
                 let state = lock(&self.state);
-                let live = state.topics.iter().filter(|(_, topic)| topic.created && !topic.deleting);
+                let live = state
+                    .topics
+                    .iter()
+                    .filter(|(_, topic)| topic.created && !topic.deleting);
                 live.map(|(id, _)| *id).collect()
             };
             if !live.is_empty() && self.chance(0.5) {
@@ -506,8 +544,15 @@ impl World {
             }
             Act::KillAtWrite => {
                 const CLASSES: [&str; 9] = [
-                    "wal entry", "segment", "bundle", "checkpoint body", "marker", "manifest", "estate",
-                    "metadata entry", "metadata checkpoint",
+                    "wal entry",
+                    "segment",
+                    "bundle",
+                    "checkpoint body",
+                    "marker",
+                    "manifest",
+                    "estate",
+                    "metadata entry",
+                    "metadata checkpoint",
                 ];
                 let class = CLASSES[self.pick(0, CLASSES.len() as u64 - 1) as usize];
                 let fired = self.tap.arm(class, self.pick(1, 6));
@@ -547,7 +592,11 @@ impl World {
                 self.restart().await;
             }
             Act::Outage => {
-                let kind = if self.chance(0.5) { Outage::Refuse } else { Outage::Hang };
+                let kind = if self.chance(0.5) {
+                    Outage::Refuse
+                } else {
+                    Outage::Hang
+                };
                 node.network.set_outage(kind);
                 sleep(self.millis(100, 25_000)).await;
                 node.network.set_outage(Outage::None);
@@ -591,7 +640,8 @@ impl World {
         for _ in 0..20 {
             let dies = self.chance(0.15).then(|| self.millis(0, 500));
             self.start(dies).await;
-            if self.current().is_some_and(|current| current.incarnation > before) || self.trace.is_violated() {
+            if self.current().is_some_and(|current| current.incarnation > before) || self.trace.is_violated()
+            {
                 break;
             }
             sleep(self.millis(10, 500)).await;
@@ -644,7 +694,8 @@ impl World {
                 return;
             }
             if Instant::now() > deadline {
-                self.trace.violation("clients wait for answers while all is well".to_owned());
+                self.trace
+                    .violation("clients wait for answers while all is well".to_owned());
                 return;
             }
             if self.current().is_none() {
@@ -671,7 +722,8 @@ impl World {
                 let log = node.log.clone();
                 let sealed = node.call(async move { log.seal_now().await });
                 if timeout(Duration::from_secs(120), sealed).await.is_err() {
-                    self.trace.violation("a round does not end while all is well".to_owned());
+                    self.trace
+                        .violation("a round does not end while all is well".to_owned());
                 }
                 sleep(Duration::from_secs(15)).await;
             }
@@ -698,13 +750,15 @@ impl World {
                 // Retention goes on.
                 Err(_) if partition.log_start_offset() > next => return self.trace.count("checks cut short"),
                 Err(error) => {
-                    self.trace.violation(format!("{id}: {next} cannot be read: {error}"));
+                    self.trace
+                        .violation(format!("{id}: {next} cannot be read: {error}"));
                     return;
                 }
             };
             for item in drumlin_records::iter_batches(&bytes) {
                 let Ok((at, header)) = item else {
-                    self.trace.violation(format!("{id}: bytes at {next} are no batch"));
+                    self.trace
+                        .violation(format!("{id}: bytes at {next} are no batch"));
                     return;
                 };
                 let batch = &bytes[at..at + header.size_in_bytes()];
