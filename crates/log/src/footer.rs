@@ -196,3 +196,6 @@ pub(crate) fn decode_edits(bytes: &Bytes) -> Result<Vec<Edit>, FormatError> {
     input.finish()?;
     Ok(edits)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

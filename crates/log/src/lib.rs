@@ -17,6 +17,8 @@ mod commit;
 pub mod export;
 mod fold;
 mod footer;
+#[cfg(test)]
+mod formats;
 mod hotcache;
 mod keeper;
 mod layout;

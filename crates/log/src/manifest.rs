@@ -410,3 +410,6 @@ pub(crate) fn decode_span(input: &mut Decoder<'_>, keys: &[Arc<str>]) -> Result<
     }
     Ok(span)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

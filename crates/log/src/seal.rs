@@ -220,3 +220,6 @@ pub(crate) fn decode_bundle_table(bundle: &[u8]) -> Result<Vec<BundleRow>, Forma
     input.finish()?;
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,3 +341,6 @@ fn decode_partition(input: &mut Decoder<'_>, names: &[Arc<str>]) -> Result<Parti
         extents,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,7 @@ async fn story(mut node: Node) {
     for life in 0..5 {
         for step in 0..6 {
             let mut commits = Vec::new();
-            for p in 0..3usize {
+            for (p, expected) in expected.iter_mut().enumerate() {
                 let partition = log.partition(&id(p as i32)).unwrap();
                 // The first partition gets enough for segments, the others for bundles.
                 let count = if p == 0 { 30 } else { 2 };
@@ -157,11 +157,11 @@ async fn story(mut node: Node) {
                     tag += 1;
                     let batch = batch(1 + (tag % 3) as usize, 3000, tag);
                     let appended = append(&log, &partition, &batch).await;
-                    let base = expected[p].last().map_or(0, |(base, bytes): &(i64, Vec<u8>)| {
+                    let base = expected.last().map_or(0, |(base, bytes): &(i64, Vec<u8>)| {
                         base + i64::from(i32::from_be_bytes(bytes[7..11].try_into().unwrap())) + 1
                     });
                     assert_eq!(appended.base_offset, base);
-                    expected[p].push((base, batch[16..].to_vec()));
+                    expected.push((base, batch[16..].to_vec()));
                     commits.push(appended.commit);
                 }
             }
@@ -172,13 +172,13 @@ async fn story(mut node: Node) {
                 log.seal_now().await;
             }
         }
-        for p in 0..3usize {
+        for (p, expected) in expected.iter_mut().enumerate() {
             let partition = log.partition(&id(p as i32)).unwrap();
             assert!(
-                read_all(&log, &partition).await == expected[p],
+                read_all(&log, &partition).await == *expected,
                 "life {life}, partition {p}"
             );
-            for (base, _) in expected[p].iter().step_by(7) {
+            for (base, _) in expected.iter().step_by(7) {
                 let read = log.read(&partition, *base, 1, true).await.unwrap();
                 let header = BatchHeader::parse(&read.records.concat()).unwrap();
                 assert_eq!(header.base_offset, *base);
@@ -190,17 +190,17 @@ async fn story(mut node: Node) {
                 .unwrap();
             assert_eq!(found.offset, 0);
             let latest = log.max_timestamp(&partition).await.unwrap().unwrap();
-            assert!(latest.offset >= expected[p].last().unwrap().0);
+            assert!(latest.offset >= expected.last().unwrap().0);
         }
         if life % 2 == 0 {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
             assert!(log.shutdown(deadline).await);
         }
         log = node.start(3).await;
-        for p in 0..3usize {
+        for (p, expected) in expected.iter_mut().enumerate() {
             let partition = log.partition(&id(p as i32)).unwrap();
             assert!(
-                read_all(&log, &partition).await == expected[p],
+                read_all(&log, &partition).await == *expected,
                 "after life {life}, partition {p}"
             );
         }
