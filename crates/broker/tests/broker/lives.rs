@@ -1,0 +1,106 @@
+//! Starts, stops and takeovers.
+
+use std::time::Duration;
+
+use drumlin_broker::ExitReason;
+use drumlin_wire::messages as m;
+
+use crate::harness::*;
+
+async fn values(client: &mut Client, topic: &str) -> usize {
+    let part = client.fetch(topic, 0, 0).await;
+    assert_eq!(part.error_code, 0);
+    usize::try_from(part.high_watermark).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_outlives_the_process() {
+    let mut store = None;
+    let mut written = 0;
+    for life in 0..5 {
+        let test = match store.take() {
+            Some(store) => Test::on(store, &[]).await,
+            None => Test::new(&[]).await,
+        };
+        let mut client = test.connect();
+        if life == 0 {
+            client.create("t", 1, &[]).await;
+        }
+        assert_eq!(values(&mut client, "t").await, written);
+        for _ in 0..3 {
+            assert_eq!(client.produce("t", 0, batch(&["x"])).await, (0, written as i64));
+            written += 1;
+        }
+        let part = client.fetch("t", 0, 0).await;
+        assert_eq!(part.records.unwrap().len(), written * batch(&["x"]).len());
+        if life % 2 == 0 {
+            assert!(test.broker.shutdown().await);
+        }
+        store = Some(test.kill());
+    }
+    assert_eq!(panics(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_answers_what_it_took() {
+    let test = Test::new(&[]).await;
+    let mut client = test.connect();
+    client.create("t", 1, &[]).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(client.send(9, &produce_request("t", 0, batch(&["x"]), -1)).await);
+    }
+    // Until the broker has read them.
+    tokio::time::sleep(Duration::from_micros(100)).await;
+    let began = tokio::time::Instant::now();
+    assert!(test.broker.shutdown().await);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let mut acknowledged = 0;
+    while let Some(_answer) = client.frame().await {
+        acknowledged += 1;
+    }
+    let test = Test::on(test.kill(), &[]).await;
+    let kept = values(&mut test.connect(), "t").await;
+    assert!(kept >= acknowledged, "{acknowledged} acknowledged, {kept} kept");
+    assert_eq!(acknowledged, ids.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_start_fences_the_older() {
+    let older = Test::new(&[]).await;
+    let mut zombie = older.connect();
+    zombie.create("t", 1, &[]).await;
+    assert_eq!(zombie.produce("t", 0, batch(&["by the older"])).await, (0, 0));
+    let newer = Test::on(older.store.clone(), &[]).await;
+    let mut client = newer.connect();
+    assert_eq!(client.produce("t", 0, batch(&["by the newer"])).await, (0, 1));
+    let (error, _) = zombie.produce("t", 0, batch(&["by a zombie"])).await;
+    assert_ne!(error, 0);
+    assert!(matches!(older.broker.ended().await, ExitReason::Fenced(_)));
+    assert_eq!(values(&mut client, "t").await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn producer_ids_are_never_given_out_again() {
+    let request = m::init_producer_id_request::InitProducerIdRequest {
+        transactional_id: None,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    let first = Test::new(&[]).await;
+    let a = first.connect().call(4, &request).await.producer_id;
+    let second = Test::on(first.kill(), &[]).await;
+    let b = second.connect().call(4, &request).await.producer_id;
+    assert!(b > a, "{a} then {b}");
+    let transactional = m::init_producer_id_request::InitProducerIdRequest {
+        transactional_id: Some("tx".into()),
+        ..request.clone()
+    };
+    assert_eq!(second.connect().call(4, &transactional).await.error_code, 35);
+    let half = m::init_producer_id_request::InitProducerIdRequest {
+        producer_id: 3,
+        ..request
+    };
+    assert_eq!(second.connect().call(4, &half).await.error_code, 42);
+}

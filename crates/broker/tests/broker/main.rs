@@ -1,0 +1,10 @@
+//! A whole broker in this process, on a bucket in memory, spoken to over duplex streams in Kafka's protocol.
+
+mod configs;
+mod fetching;
+mod frames;
+mod harness;
+mod lives;
+mod producing;
+mod topics;
+mod versions;
