@@ -1,5 +1,7 @@
 //! A whole broker in this process, on a bucket in memory, spoken to over duplex streams in Kafka's protocol.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 mod configs;
 mod fetching;
 mod frames;
