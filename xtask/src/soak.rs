@@ -47,6 +47,7 @@ struct Soak {
     needs_broker: bool,
 }
 
+// The drivers are built as they are for the everyday tests; what they drive is a release build.
 const SOAKS: &[Soak] = &[
     Soak {
         name: "ledger",
@@ -54,7 +55,6 @@ const SOAKS: &[Soak] = &[
         slice_seconds: 240,
         cargo: &[
             "run",
-            "--release",
             "--quiet",
             "--package",
             "drumlin-tests",
@@ -71,7 +71,6 @@ const SOAKS: &[Soak] = &[
         slice_seconds: 600,
         cargo: &[
             "run",
-            "--release",
             "--quiet",
             "--package",
             "drumlin-tests",
@@ -88,7 +87,6 @@ const SOAKS: &[Soak] = &[
         slice_seconds: 120,
         cargo: &[
             "run",
-            "--release",
             "--quiet",
             "--package",
             "drumlin-tests",
@@ -105,7 +103,6 @@ const SOAKS: &[Soak] = &[
         slice_seconds: 240,
         cargo: &[
             "run",
-            "--release",
             "--quiet",
             "--package",
             "drumlin-tests",
@@ -186,7 +183,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     let against_kafka = std::env::var("DRUMLIN_TEST_BROKER").is_ok_and(|v| v == "kafka");
     let broker = match soak.needs_broker && !against_kafka {
-        true => Some(crate::suite::build_broker(true)?),
+        true => Some(crate::suite::broker(true)?),
         false => None,
     };
     let commit = results::commit();

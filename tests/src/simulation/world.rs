@@ -682,7 +682,8 @@ impl World {
 
     /// With a store that is well and a broker that runs, everybody must get an answer.
     async fn drain(self: &Arc<Self>, administrator: JoinHandle<()>) {
-        for node in lock(&self.state).running.clone() {
+        let running = lock(&self.state).running.clone();
+        for node in running {
             node.network.set_outage(Outage::None);
         }
         let clients = std::mem::take(&mut *lock(&self.clients));
@@ -710,9 +711,8 @@ impl World {
     /// Fresh brokers over the bucket: one as it was left, one more after everything was sealed.
     async fn check_all(self: &Arc<Self>) {
         for round in 0..2 {
-            for node in lock(&self.state).running.clone() {
-                self.kill(&node);
-            }
+            let running = lock(&self.state).running.clone();
+            running.iter().for_each(|node| self.kill(node));
             self.restart().await;
             let Some(node) = self.current() else { return };
             for id in self.partitions() {
