@@ -183,7 +183,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     let against_kafka = std::env::var("DRUMLIN_TEST_BROKER").is_ok_and(|v| v == "kafka");
     let broker = match soak.needs_broker && !against_kafka {
-        true => Some(crate::suite::broker(true)?),
+        true => Some(crate::suite::build_broker(true)?),
         false => None,
     };
     let commit = results::commit();

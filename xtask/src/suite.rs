@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             "codegen" => generated_code(),
             file => {
                 if broker.is_none() && !options.against_kafka {
-                    broker = Some(self::broker(options.release)?);
+                    broker = Some(build_broker(options.release)?);
                 }
                 end_to_end(&cache, broker.as_deref(), file)?
             }
@@ -126,7 +126,7 @@ fn generated_code() -> (u64, u64) {
 
 /// Builds the broker once for all end-to-end files; returns where it is. With
 /// `DRUMLIN_BIN` in the environment that one is taken, and nothing is built.
-pub fn broker(release: bool) -> anyhow::Result<PathBuf> {
+pub fn build_broker(release: bool) -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("DRUMLIN_BIN") {
         return Ok(path.into());
     }
