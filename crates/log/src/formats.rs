@@ -5,12 +5,15 @@ use proptest::prelude::*;
 
 use crate::codec::FormatError;
 
+/// Reads bytes and writes again what was read.
+type Rewrite<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>, FormatError>;
+
 /// One format: a sample of its writer's, and its reader.
 pub(crate) struct Format<'a> {
     /// Bytes as the writer makes them, at most 16 KiB.
     pub sample: Vec<u8>,
     /// Reads bytes and writes again what was read.
-    pub rewrite: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, FormatError>,
+    pub rewrite: Rewrite<'a>,
     /// Where the frame that holds the version begins.
     pub frame_at: usize,
     /// Length of the frame; its last four bytes are its checksum.
@@ -19,10 +22,7 @@ pub(crate) struct Format<'a> {
 
 impl<'a> Format<'a> {
     /// A format that is one frame.
-    pub(crate) fn framed(
-        sample: Vec<u8>,
-        rewrite: &'a dyn Fn(&[u8]) -> Result<Vec<u8>, FormatError>,
-    ) -> Self {
+    pub(crate) fn framed(sample: Vec<u8>, rewrite: Rewrite<'a>) -> Self {
         let frame_len = sample.len();
         Self {
             sample,
