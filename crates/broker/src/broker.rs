@@ -99,6 +99,7 @@ impl Broker {
                     .queued_max
                     .map_or(usize::MAX, |bytes| bytes.as_usize()),
             ),
+            complaints: Arc::default(),
             pinned: Arc::new(PinnedBytes::new(PINNED_BYTES)),
         };
         let limits = ConnectionLimits::new(bounds(&config));

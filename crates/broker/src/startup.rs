@@ -10,6 +10,10 @@ use drumlin_cluster::{
 };
 use drumlin_log::{Identity, Log, LogOptions, Previous, RecoverError, Recovered, recover};
 use drumlin_objects::cache::{BlockCache, CacheConfig, HybridBlockCache};
+use drumlin_objects::fault::{FaultStore, Faults, Latency};
+use drumlin_objects::local::LocalStore;
+use drumlin_objects::object_store::ObjectStore;
+use drumlin_objects::object_store::memory::InMemory;
 use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, LockError, LockGuard, Reason};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -27,6 +31,9 @@ pub enum StartError {
     /// `store.url` cannot be used.
     #[error(transparent)]
     Bucket(#[from] drumlin_objects::OpenError),
+    /// Faults on a store that cannot have them.
+    #[error("drumlin.test.store.* work on memory: and file: stores only")]
+    NoFaults,
     /// The local directory is another process's.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -76,7 +83,42 @@ pub fn open_bucket(config: &BrokerConfig, env: &Env) -> Result<Bucket, StartErro
         local_buffered: config.store.buffered,
         ..BucketOptions::default()
     };
+    if config.store.fault_seed.is_some() || !config.store.put_delay.is_zero() {
+        return faulty_bucket(config, env, options);
+    }
     Ok(Bucket::open(&config.store.url, env, &options)?)
+}
+
+/// `drumlin.test.store.faults` and `drumlin.test.store.put.ms`: a store that misbehaves, for tests and benchmarks.
+fn faulty_bucket(config: &BrokerConfig, env: &Env, options: BucketOptions) -> Result<Bucket, StartError> {
+    let seed = config.store.fault_seed;
+    let mut faults = if seed.is_some() {
+        Faults::stormy()
+    } else {
+        Faults::none()
+    };
+    let delay = config.store.put_delay;
+    if !delay.is_zero() {
+        faults.latency = Latency::Uniform(delay..delay + Duration::from_millis(1));
+    }
+    let wrap = |inner: Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
+        Arc::new(FaultStore::with_faults(inner, seed.unwrap_or(0), faults.clone()))
+    };
+    warn!(
+        ?seed,
+        ?delay,
+        "the store is made to misbehave, as the configuration asks for"
+    );
+    if let Some(directory) = &config.store.local_dir {
+        let local = Arc::new(LocalStore::open(directory, env, config.store.buffered)?);
+        return Ok(Bucket::from_local(wrap(local.clone()), local, env, options));
+    }
+    if config.store.url.starts_with("memory:") {
+        let store = wrap(Arc::new(InMemory::new()));
+        // As a remote store: what is measured is a distant one.
+        return Ok(Bucket::from_store_with(store, BucketKind::Remote, env, options));
+    }
+    Err(StartError::NoFaults)
 }
 
 /// A listener that is bound, and what its clients are told.

@@ -242,6 +242,16 @@ impl Shared {
         }
     }
 
+    /// Makes sure that this broker still leads what it led when this was called [R2]: before it tells anybody where a log
+    /// ends. On a locked directory there is nothing to ask; elsewhere one look at the store serves all who wait.
+    pub async fn confirm_leading(&self, patience: Duration) -> Result<(), ErrorCode> {
+        match tokio::time::timeout(patience, self.metadata.confirm_alone()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(_) => Err(ErrorCode::OffsetNotAvailable),
+        }
+    }
+
     /// A producer id that was never given out.
     pub async fn new_producer_id(&self, timeout: Duration) -> Result<i64, Told> {
         let mut block = self.producer_ids.lock().await;

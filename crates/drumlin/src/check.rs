@@ -1,20 +1,76 @@
 //! `drumlin store check` and `drumlin store probe`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use bytes::Bytes;
 use drumlin_broker::config::LogFormat;
 use drumlin_broker::startup;
+use drumlin_cluster::Image;
+use drumlin_log::TopicId;
+use drumlin_log::check::{CheckOptions, Progress, check as walk};
 use drumlin_objects::Env;
 use drumlin_objects::probe::{FULL_KEYS, FULL_RACERS, probe as race};
+use tracing::warn;
 
 use crate::args::Configuration;
+use crate::catalog;
 use crate::serve::{runtime, start_logging};
+
+/// How often a long check says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Walks the bucket and reports what is wrong with it. The exit code is 1 if anything is.
 pub fn check(configuration: &Configuration) -> anyhow::Result<ExitCode> {
-    let (_config, _) = configuration.load()?;
-    Err(anyhow!("the check of a store is not built in yet"))
+    let (config, _) = configuration.load()?;
+    start_logging(LogFormat::Text);
+    runtime()?.block_on(async {
+        let env = Env::real();
+        let bucket = startup::open_bucket(&config, &env)?;
+        // A damaged metadata log is a finding of the walk, which then takes every topic to exist.
+        let topics: Option<BTreeMap<TopicId, String>> = match catalog::read(&bucket).await {
+            Ok(topics) => Some(
+                topics
+                    .into_iter()
+                    .map(|(name, topic)| (TopicId(topic.id), name))
+                    .collect(),
+            ),
+            Err(error) => {
+                warn!("the topics are not known: {error:#}");
+                None
+            }
+        };
+        let meta_body = |body: &Bytes| Image::decode(body).map(|_| ()).map_err(|error| error.to_string());
+        let options = CheckOptions {
+            topics: topics.as_ref(),
+            meta_body: Some(&meta_body),
+        };
+        let report = walk(&env, &bucket, options, &progress()).await?;
+        println!("{report}");
+        Ok(if report.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    })
+}
+
+/// Says on stderr how far a long check has come.
+fn progress() -> impl Fn(Progress) + Send + Sync {
+    let last = Mutex::new(Instant::now());
+    move |now| {
+        let Ok(mut last) = last.lock() else { return };
+        if last.elapsed() >= REPORT_EVERY {
+            *last = Instant::now();
+            let (read, all) = (now.bytes >> 20, now.bytes_total >> 20);
+            eprintln!(
+                "{} of {} objects, {read} of {all} MiB",
+                now.objects, now.objects_total
+            );
+        }
+    }
 }
 
 /// Races writers for fresh keys and says what came of it.

@@ -1,6 +1,7 @@
 //! The program: `drumlin serve` and the command-line tools beside it.
 
 mod args;
+mod catalog;
 mod check;
 mod export;
 mod options;

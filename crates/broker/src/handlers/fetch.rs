@@ -30,6 +30,8 @@ const DIVERGENCE_FROM: i16 = 12;
 const LEADERS_FROM: i16 = 16;
 /// Partitions that are read at the same time.
 const ABREAST: usize = 16;
+/// How long an error about an offset waits for the store to say that this broker still leads.
+const LEADING_PATIENCE: Duration = Duration::from_secs(10);
 /// No wait is longer, whatever a client asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
@@ -291,27 +293,38 @@ async fn read(cx: &Cx, wanted: &Wanted, max_bytes: usize, at_least_one: bool) ->
             topic: Some(topic),
             ..found(wanted, read)
         },
-        Err(error) => {
-            if matches!(error, ReadError::Store(_) | ReadError::Corrupt { .. }) {
-                tracing::warn!(topic = %topic.name, partition = wanted.partition, offset = wanted.fetch_offset, %error,
-                    "a fetch failed");
-            }
-            let mut part = Part::failed(cx, wanted, ErrorCode::from(&error));
-            if let ReadError::OffsetOutOfRange {
-                log_start,
-                high_watermark,
-                ..
-            } = error
+        Err(error) => Part {
+            topic: Some(Arc::clone(&topic)),
+            ..failed(cx, wanted, &topic, error).await
+        },
+    }
+}
+
+async fn failed(cx: &Cx, wanted: &Wanted, topic: &Topic, error: ReadError) -> Part {
+    match error {
+        ReadError::OffsetOutOfRange {
+            offset,
+            log_start,
+            high_watermark,
+        } => {
+            // Said by a deposed leader, it would make a consumer skip what its successor has taken [R2].
+            if offset > high_watermark
+                && let Err(code) = cx.broker.confirm_leading(LEADING_PATIENCE).await
             {
-                part.data.log_start_offset = log_start;
-                part.data.high_watermark = high_watermark;
-                part.data.last_stable_offset = high_watermark;
+                return Part::failed(cx, wanted, code);
             }
-            Part {
-                topic: Some(topic),
-                ..part
-            }
+            let mut part = Part::failed(cx, wanted, ErrorCode::OffsetOutOfRange);
+            part.data.log_start_offset = log_start;
+            part.data.high_watermark = high_watermark;
+            part.data.last_stable_offset = high_watermark;
+            part
         }
+        ReadError::Store(_) | ReadError::Corrupt { .. } => {
+            tracing::warn!(topic = %topic.name, partition = wanted.partition, offset = wanted.fetch_offset, %error,
+                "a fetch failed");
+            Part::failed(cx, wanted, ErrorCode::from(&error))
+        }
+        ReadError::Deleted => Part::failed(cx, wanted, ErrorCode::from(&error)),
     }
 }
 

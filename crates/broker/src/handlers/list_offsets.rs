@@ -1,6 +1,7 @@
 //! ListOffsets (key 2): offsets by time, and the special ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use drumlin_log::{Partition, ReadError, TimestampOffset};
 use drumlin_wire::ApiKey;
@@ -19,6 +20,9 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// How long an answer waits for the store to say that this broker still leads.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// First version of each special timestamp, in their order from -1.
 const SPECIAL_FROM: [i16; 6] = [1, 1, 7, 8, 9, 11];
@@ -77,6 +81,14 @@ pub async fn handle(cx: &Cx, request: ListOffsetsRequest) -> ListOffsetsResponse
     }
 }
 
+/// OFFSET_NOT_AVAILABLE came with version 5; before it, LEADER_NOT_AVAILABLE made clients try again.
+fn old_clients(cx: &Cx, code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::OffsetNotAvailable if cx.version < 5 => ErrorCode::LeaderNotAvailable,
+        code => code,
+    }
+}
+
 async fn look_up(
     cx: &Cx,
     partition: &Arc<Partition>,
@@ -106,6 +118,11 @@ async fn look_up(
     let code = |error: ReadError| ErrorCode::from(&error);
     Ok(match timestamp {
         LATEST => {
+            // A deposed leader must not tell an end that another has moved on from [R2].
+            cx.broker
+                .confirm_leading(PATIENCE)
+                .await
+                .map_err(|code| old_clients(cx, code))?;
             let end = if read_committed {
                 partition.last_stable_offset()
             } else {

@@ -29,6 +29,8 @@ pub struct ConnectionOptions {
     pub idle: Option<Duration>,
     /// Memory for requests, of all connections.
     pub requests: RequestBudget,
+    /// Bounds the log lines about connections that had to be closed.
+    pub complaints: Arc<Complaints>,
     /// Memory pinned by answers, of all connections.
     pub pinned: Arc<PinnedBytes>,
 }
@@ -71,13 +73,13 @@ pub async fn serve<R, W, S>(
                 biased;
                 written = &mut writing => {
                     if let Err(error) = written {
-                        report_write(&peer, &error);
+                        report_write(&peer, &error, &options.complaints);
                     }
                     break;
                 }
                 end = &mut reading, if !over => {
                     over = true;
-                    report_read(&peer, &end);
+                    report_read(&peer, &end, &options.complaints);
                 }
             }
         }
@@ -170,23 +172,52 @@ async fn next<R: AsyncRead + Unpin>(
     }
 }
 
-fn report_read(peer: &Peer, end: &End) {
+/// Lines about closed connections, at most so many in a second: a hostile client must not fill the log.
+#[derive(Debug)]
+pub struct Complaints(std::sync::Mutex<(tokio::time::Instant, u32, u64)>);
+
+/// Lines a second.
+const COMPLAINTS: u32 = 10;
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self(std::sync::Mutex::new((tokio::time::Instant::now(), 0, 0)))
+    }
+}
+
+impl Complaints {
+    fn warn(&self, peer: &Peer, reason: &dyn std::fmt::Display) {
+        let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if state.0.elapsed() >= Duration::from_secs(1) {
+            if state.2 > 0 {
+                warn!("{} more connections were closed for such reasons", state.2);
+            }
+            *state = (tokio::time::Instant::now(), 0, 0);
+        }
+        if state.1 < COMPLAINTS {
+            state.1 += 1;
+            warn!(peer = %peer.address, %reason, "connection closed");
+        } else {
+            state.2 += 1;
+        }
+    }
+}
+
+fn report_read(peer: &Peer, end: &End, complaints: &Complaints) {
     match end {
         End::Stopped | End::Read(ReadError::Closed) => {}
         End::Read(ReadError::Io(error)) => debug!(peer = %peer.address, %error, "connection lost"),
         End::Read(error @ (ReadError::Idle | ReadError::Truncated)) => {
             debug!(peer = %peer.address, reason = %error, "connection closed");
         }
-        End::Read(error) => warn!(peer = %peer.address, reason = %error, "connection closed"),
-        End::Refused(refusal) => warn!(peer = %peer.address, reason = %refusal, "connection closed"),
+        End::Read(error) => complaints.warn(peer, error),
+        End::Refused(refusal) => complaints.warn(peer, refusal),
     }
 }
 
-fn report_write(peer: &Peer, error: &WriteError) {
+fn report_write(peer: &Peer, error: &WriteError, complaints: &Complaints) {
     match error {
         WriteError::Io(error) => debug!(peer = %peer.address, %error, "connection lost"),
-        WriteError::Refused(_) | WriteError::Slow(_) => {
-            warn!(peer = %peer.address, reason = %error, "connection closed");
-        }
+        WriteError::Refused(_) | WriteError::Slow(_) => complaints.warn(peer, error),
     }
 }
