@@ -28,13 +28,31 @@ async fn main() {
     let total: u64 = arg(3, "4096").parse::<u64>().unwrap() << 20;
     let in_flight: usize = arg(4, "40").parse().unwrap();
     let env = Env::real();
-    let url = if dir == "memory:" { dir } else { format!("file://{dir}") };
+    let url = if dir == "memory:" {
+        dir
+    } else {
+        format!("file://{dir}")
+    };
     let bucket = Bucket::open(&url, &env, &BucketOptions::default()).unwrap();
     let incarnation = env.now_ms() as u64;
-    let identity = Identity { cluster_id: "throughput".into(), node: 1, incarnation };
-    let id = TopicPartition { topic: TopicId(env.random_id()), partition: 0 };
-    let config = PartitionConfig { retention_bytes: Some(1 << 30), ..PartitionConfig::default() };
-    let spec = PartitionSpec { id, leader_epoch: 0, config: Arc::new(config) };
+    let identity = Identity {
+        cluster_id: "throughput".into(),
+        node: 1,
+        incarnation,
+    };
+    let id = TopicPartition {
+        topic: TopicId(env.random_id()),
+        partition: 0,
+    };
+    let config = PartitionConfig {
+        retention_bytes: Some(1 << 30),
+        ..PartitionConfig::default()
+    };
+    let spec = PartitionSpec {
+        id,
+        leader_epoch: 0,
+        config: Arc::new(config),
+    };
     let options = LogOptions {
         linger_max: Duration::from_millis(5),
         round_objects: 20_000,
@@ -42,7 +60,9 @@ async fn main() {
         ..LogOptions::default()
     };
     let cache = Arc::new(MemoryBlockCache::new(8 << 20));
-    let log = Log::start(&env, &bucket, cache, options, identity, None, vec![spec]).await.unwrap();
+    let log = Log::start(&env, &bucket, cache, options, identity, None, vec![spec])
+        .await
+        .unwrap();
     let mut builder = BatchBuilder::new(Compression::None);
     while builder.uncompressed_size() + 1100 < size {
         builder.push(env.now_ms(), None, Some(&[7u8; 1024]), &[]);
@@ -59,7 +79,11 @@ async fn main() {
                 while sent.fetch_add(batch.len() as u64, Ordering::Relaxed) < total {
                     let from = Instant::now();
                     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-                    let options = AppendOptions { expected_epoch: None, log_append_time: None, deadline };
+                    let options = AppendOptions {
+                        expected_epoch: None,
+                        log_append_time: None,
+                        deadline,
+                    };
                     drumlin_records::check_crc(&batch).unwrap();
                     let appended = log.append(&partition, &header, &batch, options).await.unwrap();
                     appended.commit.wait().await.unwrap();
@@ -88,5 +112,6 @@ async fn main() {
         metrics.rounds,
         metrics.sealed_bytes >> 20,
     );
-    log.shutdown(tokio::time::Instant::now() + Duration::from_secs(5)).await;
+    log.shutdown(tokio::time::Instant::now() + Duration::from_secs(5))
+        .await;
 }

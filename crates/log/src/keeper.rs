@@ -48,6 +48,8 @@ pub(crate) struct Keeper {
     pub(crate) log: Log,
     pub(crate) leaves: Vec<LeafRef>,
     round: u64,
+    /// The newest checkpoint covers the slots below this.
+    covered: u64,
     /// The root of the newest checkpoint.
     pub(crate) root: Option<String>,
     /// Partitions whose stored state is behind, beyond what the WAL knows of.
@@ -68,15 +70,23 @@ pub(crate) struct Keeper {
     retry: Duration,
 }
 
-/// A partition, its new sealed state, and how many bytes of the hot log that covers.
-type Resealed = (Arc<Partition>, Sealed, u64);
+/// What of the hot log a round seals.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// Bytes.
+    pub bytes: u64,
+    /// The offset up to which all is sealed then; exclusive.
+    pub end: i64,
+}
+
+/// A partition, its new sealed state, and what of the hot log that covers.
+type Resealed = (Arc<Partition>, Sealed, Taken);
 
 /// What a round does to one partition.
 struct Work {
     partition: Arc<Partition>,
     sealed: Sealed,
-    /// Bytes of the hot log that become sealed.
-    taken: u64,
+    taken: Taken,
     pieces: Vec<Piece>,
     segment_bytes: u64,
     to_segments: bool,
@@ -106,6 +116,7 @@ impl Keeper {
             log,
             leaves: recovered.leaves,
             round: 0,
+            covered: 0,
             root: None,
             behind,
             dropped,
@@ -212,6 +223,10 @@ impl Keeper {
         let wal = &log.shared().wal;
         // Everything below the cut is committed, and its effects are in memory: the commit loop put them there.
         self.prune().await;
+        // The last checkpoint's own entry lies above what it covered; its commit may not have been counted yet.
+        while wal.unsealed().processed <= self.covered {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let (cut, objects, dirty) = {
             let mut unsealed = wal.unsealed();
             let cut = unsealed.processed;
@@ -254,6 +269,7 @@ impl Keeper {
             self.delete_dropped_early(&leaves).await?;
         }
         wal.chain.checkpoint(cut, &root_key, WAL_EPOCH, entry).await?;
+        self.covered = cut;
         self.install(sealed, leaves, root_key, cut, objects);
         self.remove_dropped().await?;
         if self.sweep_due {
@@ -287,7 +303,7 @@ impl Keeper {
         };
         for partition in candidates {
             let inner = partition.lock();
-            let sealed_end = inner.sealed.end().unwrap_or(0);
+            let sealed_end = inner.sealed_end;
             let unsealed = inner.hot.iter().take_while(|extent| {
                 extent.last_offset < sealed_end
                     || extent.object.chain.prefix != own
@@ -297,7 +313,10 @@ impl Keeper {
                 .filter(|extent| extent.base_offset >= sealed_end)
                 .cloned()
                 .collect();
-            let taken = fresh.iter().map(|extent| u64::from(extent.length)).sum();
+            let taken = Taken {
+                bytes: fresh.iter().map(|extent| u64::from(extent.length)).sum(),
+                end: fresh.last().map_or(sealed_end, |extent| extent.last_offset + 1),
+            };
             let log_start = inner.log_start;
             let live = fresh.into_iter().filter(|extent| extent.last_offset >= log_start);
             let mut sealed = Sealed::clone(&inner.sealed);
@@ -490,9 +509,8 @@ impl Keeper {
         let now = wal.env.instant();
         for (partition, sealed, taken) in sealed {
             let mut inner = partition.lock();
-            let end = sealed.end().unwrap_or(0).max(inner.log_start);
             inner.sealed = Arc::new(sealed);
-            inner.forget_sealed_extents(end, taken);
+            inner.forget_sealed_extents(taken);
         }
         let wal_at = now + self.grace(wal.options.wal_grace);
         let names = |leaves: &[LeafRef]| -> BTreeSet<Arc<str>> {
@@ -575,9 +593,10 @@ impl Keeper {
     async fn remove_dropped(&mut self) -> Result<(), KeepError> {
         let bucket = self.log.bucket().clone();
         let mut topics: BTreeSet<TopicId> = BTreeSet::new();
-        for id in std::mem::take(&mut self.dropped) {
-            let open = self.log.partition(&id).is_some();
-            if open {
+        let mut failed = None;
+        while let Some(id) = self.dropped.first().copied() {
+            if self.log.partition(&id).is_some() {
+                self.dropped.remove(&id);
                 continue;
             }
             let prefix = layout::partition_prefix(&id);
@@ -587,19 +606,21 @@ impl Keeper {
                 }
                 Ok::<(), StoreError>(())
             };
-            if let Err(error) = removed.await {
-                self.dropped.insert(id);
-                return Err(error.into());
+            failed = removed.await.err();
+            if failed.is_some() {
+                break;
             }
+            self.dropped.remove(&id);
             self.pruned.remove(&id);
             topics.insert(id.topic);
         }
+        // Those that are gone are told of whatever befell the others.
         let pending: BTreeSet<TopicId> = self.dropped.iter().map(|id| id.topic).collect();
         let swept: Vec<TopicId> = topics.difference(&pending).copied().collect();
         if !swept.is_empty() {
             self.log.shared().swept.send_modify(|known| known.extend(swept));
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn expire_producers(&self) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use drumlin_objects::cache::BlockCache;
 use drumlin_objects::chain::{
-    BirthOutcome, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
+    BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
 };
 use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, BucketKind, Env, Reason};
@@ -493,7 +493,10 @@ impl Log {
             let _ = task.await;
         }
         wal.chain.stop();
-        in_time && wal.ended().borrow().is_none()
+        let clean = in_time && wal.ended().borrow().is_none();
+        // Whoever still waits for a commit is told.
+        wal.end(&ChainEnd::Stopped);
+        clean
     }
 
     async fn tidy_memory(&self) {

@@ -11,6 +11,7 @@ use drumlin_records::BatchHeader;
 use tokio::sync::Notify;
 
 use crate::footer::ExtentRecord;
+use crate::keeper::Taken;
 use crate::manifest::{LeafPointer, Segment, Span};
 use crate::object::Extent;
 use crate::producers::{ActiveProducer, Producers};
@@ -96,6 +97,8 @@ pub(crate) struct Inner {
     pub epochs: Vec<(i32, i64)>,
     pub producers: Producers,
     pub sealed: Arc<Sealed>,
+    /// Extents below this offset are sealed, or were deleted; it never goes back.
+    pub sealed_end: i64,
     pub hot: VecDeque<Extent>,
     pub hot_bytes: u64,
     waiters: Vec<Weak<Waiter>>,
@@ -122,6 +125,7 @@ impl Partition {
                 epochs: Vec::new(),
                 producers: Producers::default(),
                 sealed: Arc::default(),
+                sealed_end: 0,
                 hot: VecDeque::new(),
                 hot_bytes: 0,
                 waiters: Vec::new(),
@@ -271,13 +275,14 @@ impl Inner {
         true
     }
 
-    /// `bytes` more of the hot log, up to `end`, are sealed. Extents stay while they are in memory, where reading
+    /// More of the hot log is sealed. Extents stay while they are in memory, where reading
     /// them is cheapest.
-    pub(crate) fn forget_sealed_extents(&mut self, end: i64, bytes: u64) {
-        self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
+    pub(crate) fn forget_sealed_extents(&mut self, taken: Taken) {
+        self.hot_bytes = self.hot_bytes.saturating_sub(taken.bytes);
+        self.sealed_end = self.sealed_end.max(taken.end);
         while let Some(first) = self.hot.front() {
             let below_start = first.last_offset < self.log_start;
-            if first.last_offset >= end || !(below_start || first.object.memory().is_none()) {
+            if first.last_offset >= self.sealed_end || !(below_start || first.object.memory().is_none()) {
                 break;
             }
             self.hot.pop_front();

@@ -97,8 +97,7 @@ fn place(inner: &Inner, offset: i64, max_bytes: usize) -> Place {
         return Place::Sealed(Arc::clone(&inner.sealed));
     }
     let from = inner.hot.partition_point(|extent| extent.last_offset < offset);
-    let sealed_end = inner.sealed.end().unwrap_or(0);
-    let gone = |extent: &Extent| extent.last_offset < sealed_end && extent.object.memory().is_none();
+    let gone = |extent: &Extent| extent.last_offset < inner.sealed_end && extent.object.memory().is_none();
     if inner.hot.get(from).is_some_and(gone) {
         return Place::Sealed(Arc::clone(&inner.sealed));
     }

@@ -96,6 +96,11 @@ impl RecoveredPartition {
         inner.epochs = self.state.epochs;
         inner.producers.restore(&self.state.producers, now);
         inner.hot_bytes = self.objects.iter().map(|extent| u64::from(extent.length)).sum();
+        let unsealed = self
+            .objects
+            .first()
+            .map_or(self.state.log_end, |extent| extent.base_offset);
+        inner.sealed_end = self.sealed.end().unwrap_or(unsealed);
         inner.hot = self.objects.into();
         inner.sealed = Arc::new(self.sealed);
     }

@@ -357,8 +357,8 @@ impl Wal {
 
     /// True when all that was appended is settled.
     pub(crate) fn is_drained(&self) -> bool {
-        let open = lock(&self.open);
-        open.buf.is_empty() && open.closed.is_empty() && lock(&self.in_flight).is_empty()
+        // Room is given back after the commit only.
+        self.unflushed_bytes() == 0 && lock(&self.in_flight).is_empty()
     }
 
     /// The task that dispatches objects.
@@ -622,7 +622,8 @@ impl Wal {
         lock(&self.open).arenas.release_unused(now);
     }
 
-    fn end(&self, end: &ChainEnd) {
+    /// Takes no more appends, and fails all that was not committed.
+    pub(crate) fn end(&self, end: &ChainEnd) {
         let outcome = outcome_of(end);
         {
             let mut open = lock(&self.open);
@@ -639,9 +640,14 @@ impl Wal {
         self.room.close();
         let end = match (outcome, end) {
             (CommitError::Fenced, _) => LogEnd::Fenced,
+            (_, ChainEnd::Stopped) => LogEnd::Stopped,
             (_, end) => LogEnd::Failed(end.to_string()),
         };
-        self.ended.send_replace(Some(end));
+        self.ended.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(end);
+            first
+        });
     }
 }
 
