@@ -45,8 +45,9 @@ fn tell(figures: &BTreeMap<String, u64>) -> anyhow::Result<()> {
 
 /// The crash ledger over {local, MinIO} × {store faults on, off}, a quarter of the time each.
 fn ledger_on_all(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
-    for (minio, faults) in [(false, false), (false, true), (true, false), (true, true)] {
-        ledger_once(seed, time / 4, dir, minio, faults)?;
+    let all = [(false, false), (false, true), (true, false), (true, true)];
+    for (n, (minio, faults)) in (0..).zip(all) {
+        ledger_once(seed.wrapping_add(n), time / 4, dir, minio, faults)?;
     }
     Ok(())
 }
@@ -54,7 +55,7 @@ fn ledger_on_all(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
 /// Only the two with faults, for longer.
 fn ledger_under_faults(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
     ledger_once(seed, time / 2, dir, false, true)?;
-    ledger_once(seed, time / 2, dir, true, true)
+    ledger_once(seed.wrapping_add(1), time / 2, dir, true, true)
 }
 
 fn ledger_once(
@@ -77,8 +78,8 @@ fn ledger_once(
         Some(minio) => Options::on(&dir.join("broker"), minio.store("ledger")),
         None => Options::local(&dir.join("broker")),
     };
-    // Every other slice seals often, the rest as it comes.
-    if seed.is_multiple_of(2) {
+    // Every other pair of seeds seals often, the rest as it comes.
+    if (seed / 2).is_multiple_of(2) {
         options = options.sealing_often();
     }
     if faults {
