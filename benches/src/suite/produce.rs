@@ -186,12 +186,7 @@ impl Bench {
         let mut pair = Pair::default();
         for _ in 0..self.plan.repetitions {
             for subject in subjects.iter_mut() {
-                let mut load = load.clone();
-                if !subject.is_ours() {
-                    // Rounds are ours; Kafka runs as long as the window is.
-                    load.bytes = 0;
-                }
-                let summary = self.produce_once(subject, case, &load, configs)?;
+                let summary = self.produce_once(subject, case, load, configs)?;
                 pair.add(subject, summary);
             }
         }
