@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drumlin_cluster::{
-    Endpoint, Fenced, MetaEnd, MetaError, MetadataLog, OpenError, OpenOptions, RegisterBroker,
+    Endpoint, Fenced, Image, MetaEnd, MetaError, MetadataLog, OpenError, OpenOptions, RegisterBroker,
 };
-use drumlin_log::{Identity, Log, LogOptions, Previous, RecoverError, Recovered, recover};
+use drumlin_log::{
+    Identity, Log, LogOptions, Previous, RecoverError, Recovered, TopicId, TopicPartition, recover,
+};
 use drumlin_objects::cache::{BlockCache, CacheConfig, HybridBlockCache};
 use drumlin_objects::fault::{FaultStore, Faults, Latency};
 use drumlin_objects::local::LocalStore;
@@ -155,8 +157,9 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
     let lock = bucket.lock_local()?;
     let listening = listen(env, config).await?;
     reach(config, bucket).await?;
+    // A store that is made to misbehave would not pass, and a simulated one is known.
     let options = OpenOptions {
-        probe: !env.is_simulated(),
+        probe: !env.is_simulated() && config.store.fault_seed.is_none(),
         ..OpenOptions::new(config.node_id)
     };
     let session = MetadataLog::open(env, bucket, &options).await?;
@@ -203,6 +206,7 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
         specs(&image, config.node_id, config),
     )
     .await?;
+    drop_tombstones(&log, &image);
     Ok(Started {
         lock,
         listening,
@@ -212,6 +216,17 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
         identity,
         created: session.created,
     })
+}
+
+/// Topics that were deleted, and of which objects may be left: the last start may have ended before they were removed.
+fn drop_tombstones(log: &Log, image: &Image) {
+    for (topic, tombstone) in image.tombstones.iter() {
+        for partition in 0..tombstone.partitions {
+            let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+            let topic = TopicId(*topic);
+            log.drop_partition(TopicPartition { topic, partition });
+        }
+    }
 }
 
 async fn register(
