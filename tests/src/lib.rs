@@ -12,6 +12,7 @@
 pub mod broker;
 pub mod cache;
 pub mod client;
+pub mod flaky;
 pub mod hostile;
 pub mod input;
 pub mod kafka;

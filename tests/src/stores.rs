@@ -159,6 +159,11 @@ impl Minio {
         }
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The folder with its data.
     pub fn data(&self) -> &Path {
         &self.data

@@ -14,9 +14,12 @@ use drumlin_tests::process::Process;
 use drumlin_tests::scratch::Scratch;
 use drumlin_tests::{cache, client, process};
 
-/// `cargo run` would build what is built already, and start it in the repository.
-const PRELUDE: &str = "cargo() { while [ $# -gt 0 ] && [ \"$1\" != -- ]; do shift; done; [ $# -eq 0 ] || shift; \
-                       \"$DRUMLIN_BIN\" \"$@\"; }\n";
+/// `cargo run` would build what is built already, and start it in the repository. In the
+/// first terminal the shell becomes the broker, so that it ends with the test.
+fn prelude(run: &str) -> String {
+    let skip = "while [ $# -gt 0 ] && [ \"$1\" != -- ]; do shift; done; [ $# -eq 0 ] || shift";
+    format!("cargo() {{ {skip}; {run} \"$DRUMLIN_BIN\" \"$@\"; }}\n")
+}
 
 #[derive(Debug)]
 struct Block {
@@ -68,12 +71,12 @@ fn printed(output: &str, wanted: &str) -> bool {
     output.lines().any(matches)
 }
 
-fn shell(script: &str, dir: &Path) -> Command {
+fn shell(run: &str, script: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
     let path = std::env::var("PATH").unwrap_or_default();
     let programs = cache::root().join("bin");
     command
-        .args(["-euc", &format!("{PRELUDE}{script}")])
+        .args(["-euc", &format!("{}{script}", prelude(run))])
         .current_dir(dir)
         .env("DRUMLIN_BIN", program().expect("the broker's program"))
         .env("PATH", format!("{path}:{}", programs.display()));
@@ -93,24 +96,19 @@ fn the_tour_does_what_it_says() {
     );
     let scratch = Scratch::new("tour").expect("a folder");
     let log = scratch.join("first-terminal");
-    let start = shell(
-        &format!("exec_start() {{ {} }}\nexec_start", blocks[0].script),
-        scratch.path(),
-    );
+    let start = shell("exec", &blocks[0].script, scratch.path());
     let mut broker = Process::start("the first terminal", start, &log).expect("it starts");
+    let all_printed = |p: &Process| {
+        let printed_yet = p.printed();
+        let mut lines = blocks[0].prints.iter().filter(|l| !l.is_empty());
+        client::answers("localhost:9092") && lines.all(|l| printed(&printed_yet, l))
+    };
     broker
-        .wait_ready(Duration::from_secs(30), |_| client::answers("localhost:9092"))
-        .expect("it answers");
-    for line in blocks[0].prints.iter().filter(|l| !l.is_empty()) {
-        assert!(
-            printed(&broker.printed(), line),
-            "{line:?} was not printed at the start:\n{}",
-            broker.printed()
-        );
-    }
+        .wait_ready(Duration::from_secs(30), all_printed)
+        .expect("it answers, and says what the README says");
     for block in &blocks[1..] {
-        let output =
-            process::run(shell(&block.script, scratch.path()), Duration::from_secs(60)).expect("it succeeds");
+        let output = process::run(shell("", &block.script, scratch.path()), Duration::from_secs(60))
+            .expect("it succeeds");
         let all = format!("{}\n{}", output.stdout, output.stderr);
         for line in block.prints.iter().filter(|l| !l.is_empty()) {
             assert!(

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::flaky::Flaky;
 use drumlin_tests::hostile;
 use drumlin_tests::ledger::{self, Plan};
 use drumlin_tests::scratch::Scratch;
-use drumlin_tests::stores::Minio;
+use drumlin_tests::stores::{Minio, S3};
 use drumlin_tests::{input, tools};
 
 fn main() -> anyhow::Result<()> {
@@ -74,16 +75,25 @@ fn ledger_once(
     let dir = dir.join(kind);
     std::fs::create_dir_all(&dir)?;
     let minio = if on_minio { Some(Minio::start(&dir)?) } else { None };
-    let mut options = match &minio {
-        Some(minio) => Options::on(&dir.join("broker"), minio.store("ledger")),
-        None => Options::local(&dir.join("broker")),
+    // The program itself makes a local store misbehave; on the way to MinIO the network does.
+    let network = match &minio {
+        Some(minio) if faults => Some(Flaky::start(minio.port(), seed)?),
+        _ => None,
+    };
+    let mut options = match (&minio, &network) {
+        (_, Some(network)) => Options::on(&dir.join("broker"), S3::at(network.port(), "ledger")),
+        (Some(minio), None) => Options::on(&dir.join("broker"), minio.store("ledger")),
+        (None, None) => Options::local(&dir.join("broker")),
     };
     // Every other pair of seeds seals often, the rest as it comes.
     if (seed / 2).is_multiple_of(2) {
         options = options.sealing_often();
     }
     if faults {
-        options = options.set("drumlin.test.store.faults", seed);
+        options.patience = Duration::from_secs(240);
+        if !on_minio {
+            options = options.set("drumlin.test.store.faults", seed);
+        }
     }
     let mut broker = Broker::start(options)?;
     let plan = Plan {
@@ -100,9 +110,16 @@ fn ledger_once(
             None => (format!("{kind}_{figure}"), value),
         });
     tell(&named.collect())?;
+    if let Some(network) = &network {
+        let told = network
+            .harm()
+            .figures()
+            .into_iter()
+            .map(|(name, n)| (format!("{kind}_{name}"), n));
+        tell(&told.collect())?;
+    }
     broker.terminate()?;
-    drop(broker);
-    drop(minio);
+    drop((broker, network, minio));
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
