@@ -13,6 +13,9 @@ use crate::process::{MemoryWatch, cpu_seconds};
 /// Longest wait for answers once sending has ended.
 const DRAIN: Duration = Duration::from_secs(40);
 
+/// Different frames that a connection sends in turn.
+const FRAMES: u64 = 5;
+
 /// What is sent, how fast and for how long.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -79,7 +82,7 @@ impl<'a> Run<'a> {
             .map(|connection| {
                 let partition = i32::try_from(connection)? % options.partitions;
                 // Several of them, so that nothing can profit from one that it has seen.
-                let frames = (0..options.depth as u64)
+                let frames = (0..FRAMES.min(options.depth as u64))
                     .map(|i| {
                         let built = batches::build(options.shape, connection as u64 * 1_000 + i)?;
                         ProduceFrame::new(&options.topic, partition, &built)

@@ -30,6 +30,8 @@ pub struct Bench {
     pub notes: Vec<String>,
     /// Requests and bytes by store, operation and reason, per GiB taken in.
     pub requests: Vec<Value>,
+    /// Requests in flight for each connection.
+    pub depth: usize,
     free_at_start: u64,
     least_free: u64,
     topics: u32,
@@ -80,6 +82,7 @@ impl Bench {
             runs: Vec::new(),
             notes: Vec::new(),
             requests: Vec::new(),
+            depth: 5,
             free_at_start: free,
             least_free: free,
             topics: 0,
@@ -175,6 +178,7 @@ impl Bench {
                 &load.record.to_string(),
             ])
             .args(["--codec", load.codec.name(), "--bytes", &load.bytes.to_string()])
+            .args(["--depth", &self.depth.to_string()])
             .args([
                 "--warmup",
                 &load.warmup.to_string(),

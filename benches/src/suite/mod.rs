@@ -172,7 +172,11 @@ fn many(bench: &mut Bench, dir: &Path, _: bool) -> anyhow::Result<()> {
     bench.many(dir)
 }
 
+/// An answer takes a put's time, and those are few where each costs money: only many requests under way make a rate.
+const REMOTE_DEPTH: usize = 64;
+
 fn minio(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    bench.depth = REMOTE_DEPTH;
     let minio = Minio::start(dir)?;
     let options = Options::on(&dir.join("drumlin"), minio.store("bench"));
     let mut subjects = both(bench, dir, options, kafka_only)?;
@@ -191,6 +195,7 @@ fn minio(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> 
 }
 
 fn memory(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    bench.depth = REMOTE_DEPTH;
     let store = "memory, 30 ms puts";
     // What was uploaded stays for a grace period: keep the whole of it well below the machine's memory.
     bench.plan.peak_bytes = 0;

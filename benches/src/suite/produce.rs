@@ -74,7 +74,7 @@ pub const PEAKS: &[Peak] = &[
         record: 100,
         codec: Codec::None,
         goals: [&[], &[]],
-        quick: true,
+        quick: false,
     },
     Peak {
         name: "produce 64 KiB batches, 100 B, lz4",

@@ -91,7 +91,7 @@ pub fn page(bench: &Bench, request: &Request, disk: f64) -> String {
          {} processors ({}), {} of memory, {}; the disk takes {disk:.0} MB/s at first write, buffered. \
          At most {} GiB of it were in use.\n\
          Kafka: one KRaft node, `-Xms1G -Xmx1G`, not flushing unless said. Ours: {}.\n\
-         Load: 8 connections × 5 requests in flight, one partition, acks=all, batches built beforehand; \
+         Load: 8 connections × 5 requests in flight (× 64 on MinIO and memory), one partition, acks=all, batches built beforehand; \
          fetches: 4 connections, 1 MiB answers. MB are 10⁶ bytes of batches as on the wire; all on one machine.\n\n",
         command(request),
         date(),
