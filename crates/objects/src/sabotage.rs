@@ -24,6 +24,20 @@ pub enum Sabotage {
 }
 
 #[cfg(feature = "sabotage")]
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AckBeforeCommit,
+        Self::DuplicateBeforeCommit,
+        Self::NoRelist,
+        Self::BeyondFence,
+        Self::DeleteByAge,
+        Self::DeleteBeforeCommit,
+        Self::NameBeforeDurable,
+    ];
+}
+
+#[cfg(feature = "sabotage")]
 thread_local! {
     static CHOSEN: std::cell::Cell<Option<Sabotage>> = const { std::cell::Cell::new(None) };
 }

@@ -83,8 +83,8 @@ pub(super) struct Account {
 pub(super) struct Ledger {
     trace: Arc<Trace>,
     pub accounts: BTreeMap<TopicPartition, Account>,
-    /// The most that any broker's wall clock has shown.
-    pub latest_ms: i64,
+    /// How far ahead of the true time any broker's wall clock has been.
+    pub ahead_ms: i64,
     /// Blocks of producer ids given out.
     blocks: BTreeMap<i64, i64>,
 }
@@ -94,7 +94,7 @@ impl Ledger {
         Self {
             trace: Arc::clone(trace),
             accounts: BTreeMap::new(),
-            latest_ms: i64::MIN,
+            ahead_ms: 0,
             blocks: BTreeMap::new(),
         }
     }
@@ -198,11 +198,11 @@ impl Ledger {
     pub(super) fn check_retention(
         &self,
         id: &TopicPartition,
-        start: i64,
-        high: i64,
-        ms: Option<i64>,
-        bytes: Option<u64>,
+        (start, high): (i64, i64),
+        now_ms: i64,
+        (ms, bytes): (Option<i64>, Option<u64>),
     ) {
+        let latest_ms = now_ms + self.ahead_ms;
         let Some(account) = self.accounts.get(id) else {
             return;
         };
@@ -213,7 +213,7 @@ impl Ledger {
             .facts
             .range(account.delete_asked..start)
             .filter(|(_, fact)| fact.last < start);
-        let by_time = |fact: &Fact| ms.is_some_and(|ms| fact.sent.last_ms < self.latest_ms - ms);
+        let by_time = |fact: &Fact| ms.is_some_and(|ms| fact.sent.last_ms < latest_ms - ms);
         let kept: u64 = account
             .facts
             .range(start..high)

@@ -3,10 +3,11 @@
 //! A seed decides everything: how large things are, what clients do, what the store gets wrong, when a broker is
 //! killed, put to sleep, overtaken by another start. [`run`] plays one; the ledger within knows all that was
 //! acknowledged and seen, and whatever it finds broken is told with the seed. `DRUMLIN_SEED=… DRUMLIN_TRACE=1`
-//! plays one again, aloud.
+//! plays one again, aloud: `cargo test -p drumlin-tests --test simulation nothing_promised -- --nocapture`.
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | [`apart`] | runs in processes of their own, the same every time |
 //! | `plan` | what a seed decides beforehand |
 //! | `world` | the bucket, the running brokers, trouble, the check at the end |
 //! | `node` | one incarnation of the broker below the network |
@@ -15,6 +16,7 @@
 //! | `tap` | the bucket, watched |
 //! | `trace` | hash, counts and violations of a run |
 
+pub mod apart;
 mod ledger;
 mod node;
 mod plan;
@@ -25,8 +27,9 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Once;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use drumlin_objects::sabotage::{self, Sabotage};
 
@@ -82,8 +85,64 @@ fn catch_panics() {
     PANIC.set(None);
 }
 
+/// What is to be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Decides all else.
+    pub seed: u64,
+    /// What there is to be more of.
+    pub emphasis: Emphasis,
+    /// The defect, if any.
+    pub broken: Option<Sabotage>,
+    /// Tell what happens as it happens.
+    pub loud: bool,
+}
+
+impl Settings {
+    /// A seed as it is.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            emphasis: Emphasis::None,
+            broken: None,
+            loud: std::env::var_os("DRUMLIN_TRACE").is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {:?}", self.seed, self.emphasis, self.broken)
+    }
+}
+
+impl std::str::FromStr for Settings {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (seed, rest) = text.split_once(' ').ok_or("no seed")?;
+        let (emphasis, broken) = rest.split_once(' ').ok_or("no emphasis")?;
+        let known = |name: &str| name == emphasis;
+        let emphasis = Emphasis::ALL.into_iter().find(|one| known(&format!("{one:?}")));
+        let broken = Sabotage::ALL
+            .into_iter()
+            .find(|one| format!("{:?}", Some(one)) == broken);
+        Ok(Self {
+            emphasis: emphasis.ok_or("unknown emphasis")?,
+            broken,
+            ..Self::new(seed.parse().map_err(|error| format!("{error}"))?)
+        })
+    }
+}
+
 /// Plays one seed.
-pub fn run(seed: u64, emphasis: Emphasis, broken: Option<Sabotage>) -> Outcome {
+pub fn run(settings: &Settings) -> Outcome {
+    let Settings {
+        seed,
+        emphasis,
+        broken,
+        ..
+    } = *settings;
     catch_panics();
     sabotage::choose(broken);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,6 +174,58 @@ pub fn run(seed: u64, emphasis: Emphasis, broken: Option<Sabotage>) -> Outcome {
     }
 }
 
+impl Outcome {
+    fn failed(seed: u64, what: String) -> Self {
+        Self {
+            seed,
+            store: Store::Remote,
+            hash: 0,
+            events: 0,
+            counts: BTreeMap::new(),
+            violations: vec![what],
+        }
+    }
+
+    /// One line of text, for [`Outcome::from_line`].
+    fn to_line(&self) -> String {
+        let store = matches!(self.store, Store::Directory);
+        serde_json::json!([
+            self.seed,
+            store,
+            self.hash,
+            self.events,
+            self.counts,
+            self.violations
+        ])
+        .to_string()
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let store = if value.get(1)?.as_bool()? {
+            Store::Directory
+        } else {
+            Store::Remote
+        };
+        let counts = value.get(4)?.as_object()?.iter();
+        Some(Self {
+            seed: value.get(0)?.as_u64()?,
+            store,
+            hash: value.get(2)?.as_u64()?,
+            events: value.get(3)?.as_u64()?,
+            counts: counts
+                .filter_map(|(what, count)| Some((what.clone(), count.as_u64()?)))
+                .collect(),
+            violations: value
+                .get(5)?
+                .as_array()?
+                .iter()
+                .filter_map(|what| Some(what.as_str()?.to_owned()))
+                .collect(),
+        })
+    }
+}
+
 impl Report {
     /// Adds a seed's outcome.
     pub fn add(&mut self, outcome: Outcome) {
@@ -139,24 +250,4 @@ impl Report {
             .map(|(what, count)| format!("  {count:>10}  {what}\n"));
         lines.collect()
     }
-}
-
-/// Plays seeds from `seed` on for so many minutes; `progress` is told after each. For `cargo xtask soak simulate`.
-pub fn soak(minutes: u64, seed: u64, progress: &mut dyn FnMut(&Report)) -> Report {
-    for_a_while(Duration::from_secs(60 * minutes), seed, progress)
-}
-
-/// Plays seeds from `seed` on until the time is over.
-pub fn for_a_while(time: Duration, seed: u64, progress: &mut dyn FnMut(&Report)) -> Report {
-    let began = Instant::now();
-    let mut report = Report::default();
-    for next in seed.. {
-        if began.elapsed() >= time {
-            break;
-        }
-        report.add(run(next, Emphasis::None, None));
-        report.elapsed = began.elapsed();
-        progress(&report);
-    }
-    report
 }

@@ -101,6 +101,7 @@ impl From<StartError> for NoStart {
         match error {
             StartError::Fenced => Self::Fenced,
             StartError::Chain(error) => error.into(),
+            StartError::Recover(error) => error.into(),
         }
     }
 }

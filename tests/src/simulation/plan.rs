@@ -30,6 +30,11 @@ pub enum Emphasis {
     SlowLists,
 }
 
+impl Emphasis {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Zombies, Self::Kills, Self::SlowLists];
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub store: Store,

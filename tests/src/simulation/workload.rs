@@ -138,7 +138,8 @@ impl Client {
                         Some(Produced::OutOfOrder { incarnation })
                             if unanswered.first() == Some(&batch.sequence) && incarnation >= acked_by =>
                         {
-                            if !self.world.is_deleted(&self.id) {
+                            // With none acknowledged, a later one may have been taken for the first (as in Kafka).
+                            if acked_by > 0 && !self.world.is_deleted(&self.id) {
                                 let what = format!(
                                     "{}: producer {producer} had all before {} acknowledged, and was told it is out of order",
                                     self.id, batch.sequence
@@ -323,7 +324,8 @@ impl Client {
                 return Fetched::Failed;
             };
             let joins = header.base_offset == next || next == offset && header.base_offset <= next;
-            let skipped = next == offset && header.base_offset <= partition.log_start_offset();
+            // What lies between was deleted meanwhile.
+            let skipped = header.base_offset <= partition.log_start_offset();
             if !(joins && header.last_offset() >= next || skipped) {
                 let what = format!(
                     "{}: after {next} came {} to {} from incarnation {}",

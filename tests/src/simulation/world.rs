@@ -188,7 +188,6 @@ impl World {
             return;
         }
         let mut ledger = lock(&self.ledger);
-        ledger.latest_ms = ledger.latest_ms.max(node.env.now_ms());
         let (high, start) = (partition.high_watermark(), partition.log_start_offset());
         ledger.ends(&partition.id(), node.incarnation, high, start);
     }
@@ -223,7 +222,7 @@ impl World {
     async fn start(self: &Arc<Self>, dies_after: Option<Duration>) -> Option<Arc<Node>> {
         let (env, network) = self.process();
         self.trace.note("start", &[]);
-        self.starts.fetch_add(1, Ordering::Relaxed);
+        let number = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
         let starting = env.spawn("start", Node::start(Arc::clone(self), env.clone(), network));
         let outcome = match dies_after {
             None => starting.await,
@@ -237,7 +236,7 @@ impl World {
             },
         };
         match outcome {
-            Ok(Ok(node)) => Some(self.serve(node)),
+            Ok(Ok(node)) => Some(self.serve(node, number)),
             Ok(Err(error)) => {
                 env.kill();
                 self.trace.note(&format!("no start: {error:?}"), &[]);
@@ -260,6 +259,7 @@ impl World {
             _ => 0,
         };
         let env = Env::simulated(self.random(), self.wall_ms() + skew);
+        self.note_clock(&env);
         let network = FaultStore::new(Arc::new(self.tap.clone()), self.random());
         let mut state = lock(&self.state);
         network.set(state.faults.clone().unwrap_or_else(|| self.plan.calm.clone()));
@@ -267,7 +267,13 @@ impl World {
         (env, network)
     }
 
-    fn serve(self: &Arc<Self>, node: Node) -> Arc<Node> {
+    fn note_clock(&self, env: &Env) {
+        let ahead = env.now_ms() - self.wall_ms();
+        let mut ledger = lock(&self.ledger);
+        ledger.ahead_ms = ledger.ahead_ms.max(ahead + 1);
+    }
+
+    fn serve(self: &Arc<Self>, node: Node, starts: u64) -> Arc<Node> {
         let node = Arc::new(node);
         self.trace.note("serves", &[node.incarnation as i64]);
         self.trace.count("starts");
@@ -285,7 +291,6 @@ impl World {
         }
         self.changed.notify_waiters();
         let (world, watched) = (Arc::clone(self), Arc::clone(&node));
-        let starts = self.starts.load(Ordering::Relaxed);
         tokio::spawn(async move {
             let (fenced, why) = watched.ended().await;
             world
@@ -610,6 +615,7 @@ impl World {
                 let hour = 3_600_000;
                 let by = self.pick(0, 2 * hour) as i64 - hour as i64;
                 node.env.jump_wall_clock(by);
+                self.note_clock(&node.env);
             }
             Act::Seal => {
                 let log = node.log.clone();
@@ -774,7 +780,8 @@ impl World {
             }
         }
         let config = self.config_of(&id.topic);
-        ledger.check_retention(&id, start, next, config.retention_ms, config.retention_bytes);
+        let limits = (config.retention_ms, config.retention_bytes);
+        ledger.check_retention(&id, (start, next), self.wall_ms(), limits);
     }
 
     fn count_faults(&self) {
