@@ -25,7 +25,7 @@ use crate::layout;
 use crate::metrics::{Counters, LogMetrics};
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
-use crate::recover::Recovered;
+use crate::recover::{RecoverError, Recovered};
 use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
 use crate::wal::{LogEnd, NewBatch, Wal};
 
@@ -65,6 +65,9 @@ pub enum StartError {
     /// The store failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// What was taken over of a partition is damaged, or some of it is missing.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
 }
 
 /// How a batch is to be appended.
@@ -187,7 +190,10 @@ impl Log {
         let mut open = BTreeMap::new();
         for spec in partitions {
             let partition = Partition::new(spec.id, spec.leader_epoch, spec.config);
-            if let Some(state) = recovered.partitions.remove(&spec.id) {
+            if let Some(mut state) = recovered.partitions.remove(&spec.id) {
+                if let Some(broken) = state.broken.take() {
+                    return Err(broken.into());
+                }
                 state.fill(&partition, env.instant());
             }
             open.insert(spec.id, partition);

@@ -84,6 +84,9 @@ pub(crate) struct RecoveredPartition {
     pub state: PartitionState,
     pub sealed: Sealed,
     pub objects: Vec<Extent>,
+    /// Why it cannot be served. Of a deleted topic no more may be left than the entries that came after the
+    /// checkpoint that dropped it; who opens a partition must look here.
+    pub broken: Option<RecoverError>,
 }
 
 impl RecoveredPartition {
@@ -444,14 +447,11 @@ async fn load_partition(
         manifest: state.manifest.clone(),
         ..Sealed::default()
     };
-    if let Some(manifest) = &state.manifest {
-        let bytes = bucket.get(&manifest.key, Reason::Manifest).await?;
-        let root = decode_root(&bytes).map_err(|what| RecoverError::Damaged {
-            key: manifest.key.to_string(),
-            what,
-        })?;
-        sealed.leaves = root.leaves.into_iter().map(Arc::new).collect();
-        sealed.folded = root.segments.into_iter().map(Arc::new).collect();
+    let mut broken = None;
+    match load_manifest(bucket, &state, &mut sealed).await {
+        Ok(()) => {}
+        Err(RecoverError::Store(error)) if !error.is_not_found() => return Err(error.into()),
+        Err(error) => broken = Some(error),
     }
     sealed.added = std::mem::take(&mut state.segments)
         .into_iter()
@@ -462,12 +462,31 @@ async fn load_partition(
         .map(Arc::new)
         .collect();
     sealed.drop_below(state.log_start);
-    check_joins(&state, &sealed, &objects)?;
+    let broken = broken.or_else(|| check_joins(&state, &sealed, &objects).err());
     Ok(RecoveredPartition {
         state,
         sealed,
         objects,
+        broken,
     })
+}
+
+async fn load_manifest(
+    bucket: &Bucket,
+    state: &PartitionState,
+    sealed: &mut Sealed,
+) -> Result<(), RecoverError> {
+    let Some(manifest) = &state.manifest else {
+        return Ok(());
+    };
+    let bytes = bucket.get(&manifest.key, Reason::Manifest).await?;
+    let root = decode_root(&bytes).map_err(|what| RecoverError::Damaged {
+        key: manifest.key.to_string(),
+        what,
+    })?;
+    sealed.leaves = root.leaves.into_iter().map(Arc::new).collect();
+    sealed.folded = root.segments.into_iter().map(Arc::new).collect();
+    Ok(())
 }
 
 /// N3: from the log start on, sealed data and extents join without a gap up to the log end.
