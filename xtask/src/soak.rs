@@ -122,13 +122,12 @@ const SOAKS: &[Soak] = &[
             "--release",
             "--quiet",
             "--package",
-            "drumlin-broker",
+            "drumlin-tests",
             "--test",
-            "simulate",
+            "simulation",
+            "nothing_promised",
             "--",
-            "--ignored",
             "--nocapture",
-            "soak",
         ],
         needs_broker: false,
     },
@@ -255,6 +254,9 @@ fn slice(
         .env("DRUMLIN_CACHE", cache.root())
         .env("DRUMLIN_SOAK_SEED", seed.to_string())
         .env("DRUMLIN_SOAK_SECONDS", seconds.to_string())
+        // As the simulation calls them.
+        .env("DRUMLIN_FIRST_SEED", seed.to_string())
+        .env("DRUMLIN_SIMULATION_SECONDS", seconds.to_string())
         .stderr(std::fs::File::create(log.with_extension("stderr.log"))?);
     if let Some(path) = broker {
         command.env("DRUMLIN_BIN", path);
@@ -268,11 +270,21 @@ fn slice(
             .and_then(|t| serde_json::from_str::<Value>(t).ok())
         {
             Some(Value::Object(found)) => found.into_iter().for_each(|(k, v)| add(figures, k, v)),
-            _ => println!("  {line}"),
+            _ => {
+                println!("  {line}");
+                if let Some(seeds) = seeds_played(line) {
+                    add(figures, "seeds".to_owned(), json!(seeds));
+                }
+            }
         }
     })?;
     std::fs::write(log, text)?;
     Ok((!status.success()).then(|| status.to_string()))
+}
+
+/// Reads the simulation's `1234 seeds in 300.1s`.
+fn seeds_played(line: &str) -> Option<u64> {
+    line.split_once(" seeds in ")?.0.parse().ok()
 }
 
 /// Figures of slices are summed; those called `max_…` keep the largest.
