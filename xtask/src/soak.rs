@@ -272,8 +272,8 @@ fn slice(
             Some(Value::Object(found)) => found.into_iter().for_each(|(k, v)| add(figures, k, v)),
             _ => {
                 println!("  {line}");
-                if let Some(seeds) = seeds_played(line) {
-                    add(figures, "seeds".to_owned(), json!(seeds));
+                if let Some((name, count)) = simulated(line) {
+                    add(figures, name.replace(' ', "_"), json!(count));
                 }
             }
         }
@@ -282,9 +282,13 @@ fn slice(
     Ok((!status.success()).then(|| status.to_string()))
 }
 
-/// Reads the simulation's `1234 seeds in 300.1s`.
-fn seeds_played(line: &str) -> Option<u64> {
-    line.split_once(" seeds in ")?.0.parse().ok()
+/// Reads the simulation's figures: `1234 seeds in 300.1s`, and lines of a count and a name.
+fn simulated(line: &str) -> Option<(&str, u64)> {
+    let (count, name) = match line.split_once(" seeds in ") {
+        Some((count, _)) => (count, "seeds"),
+        None => line.strip_prefix("  ")?.trim_start().split_once("  ")?,
+    };
+    Some((name.trim(), count.parse().ok()?))
 }
 
 /// Figures of slices are summed; those called `max_…` keep the largest.
@@ -346,4 +350,32 @@ fn finish(soak: &Soak, options: &Options, state: &State) -> anyhow::Result<()> {
         bail!("slices failed with seeds {}", report["failed_seeds"]);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_simulations_figures_are_read() {
+        assert_eq!(simulated("1234 seeds in 300.1s"), Some(("seeds", 1234)));
+        assert_eq!(
+            simulated("          17  brokers killed"),
+            Some(("brokers killed", 17))
+        );
+        assert_eq!(simulated("test a ... ok"), None);
+    }
+
+    #[test]
+    fn figures_add_up_and_maxima_stay() {
+        let mut figures = BTreeMap::new();
+        for (kills, memory) in [(3, 10), (4, 7)] {
+            add(&mut figures, "kills".to_owned(), json!(kills));
+            add(&mut figures, "max_memory".to_owned(), json!(memory));
+        }
+        assert_eq!(
+            (&figures["kills"], &figures["max_memory"]),
+            (&json!(7), &json!(10))
+        );
+    }
 }
