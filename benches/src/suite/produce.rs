@@ -102,6 +102,9 @@ pub const PEAKS: &[Peak] = &[
     },
 ];
 
+/// Reads one figure of a run.
+type Figure = fn(&Summary) -> f64;
+
 /// Runs of one case: Kafka's and ours.
 #[derive(Default)]
 pub struct Pair {
@@ -295,7 +298,7 @@ impl Bench {
                 let summary = self.produce_once(subject, name, &load, &[])?;
                 pair.add(subject, summary);
             }
-            let figures: [(&str, fn(&Summary) -> f64); 4] = [
+            let figures: [(&str, Figure); 4] = [
                 ("p50 ms", |s| s.latency.p50),
                 ("p99 ms", |s| s.latency.p99),
                 ("p999 ms", |s| s.latency.p999),
