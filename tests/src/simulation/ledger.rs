@@ -24,7 +24,7 @@ impl Key {
     pub(super) fn of(header: &BatchHeader) -> Self {
         Self {
             stamp: header.base_timestamp,
-            crc: header.crc as u32,
+            crc: header.crc,
             size: header.size_in_bytes(),
         }
     }
@@ -339,7 +339,7 @@ impl Account {
                 continue;
             }
             let after = sequences.insert(sent.producer, sent.sequence + sent.records as i32);
-            let expected = after.or((start == 0).then_some(0));
+            let expected = after;
             if expected.is_some_and(|expected| expected != sent.sequence) {
                 return Err(format!("{sent:?} at {base} where sequence {expected:?} was due"));
             }
@@ -358,6 +358,9 @@ impl Account {
 
     /// The first record at or after `from` and below `to` whose timestamp is `ms` or later, of the known ones.
     pub(super) fn first_since(&self, ms: i64, from: i64, to: i64) -> Option<i64> {
+        if from >= to {
+            return None;
+        }
         let reach = self
             .facts
             .range(..=from)

@@ -144,6 +144,13 @@ pub fn run(settings: &Settings) -> Outcome {
         ..
     } = *settings;
     catch_panics();
+    if settings.loud {
+        // Whoever set one up before may keep it.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .without_time()
+            .try_init();
+    }
     sabotage::choose(broken);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -122,12 +122,15 @@ impl Client {
                 batch.tried = true;
                 let batch = waiting.pop_front().expect("just looked");
                 let patience = Duration::from_secs(self.rng.random_range(1..15));
+                let told = [producer, batch.sequence.into(), connection.incarnation as i64];
+                self.world.trace.note("sends", &told);
                 flying.push(attempt(Arc::clone(&connection), self.id, batch, patience));
             }
             let room = unanswered.len() < most && !stopping;
             tokio::select! {
                 biased;
                 Some((batch, answer)) = flying.next(), if !flying.is_empty() => {
+                    self.world.trace.note(&format!("{answer:?}"), &[producer, i64::from(batch.sequence)]);
                     match answer {
                         Some(Produced::Acked { base, incarnation }) => {
                             acked_by = acked_by.max(incarnation);

@@ -241,7 +241,7 @@ impl World {
                 env.kill();
                 self.trace.note(&format!("no start: {error:?}"), &[]);
                 match error {
-                    NoStart::Retry(_) => self.trace.count("starts that failed in the store"),
+                    NoStart::Retry => self.trace.count("starts that failed in the store"),
                     NoStart::Fenced => self.trace.count("starts overtaken by a newer one"),
                     NoStart::Broken(what) => self.trace.violation(format!("a start found: {what}")),
                 }
@@ -774,10 +774,10 @@ impl World {
             }
         }
         let ledger = lock(&self.ledger);
-        if let Some(account) = ledger.accounts.get(&id) {
-            if let Err(what) = account.check_whole(&found, start, partition.high_watermark()) {
-                self.trace.violation(format!("{id}: {what}"));
-            }
+        if let Some(account) = ledger.accounts.get(&id)
+            && let Err(what) = account.check_whole(&found, start, partition.high_watermark())
+        {
+            self.trace.violation(format!("{id}: {what}"));
         }
         let config = self.config_of(&id.topic);
         let limits = (config.retention_ms, config.retention_bytes);
