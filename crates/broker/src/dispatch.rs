@@ -9,6 +9,7 @@ use bytes::Bytes;
 use drumlin_wire::messages as m;
 use drumlin_wire::registry::{Route, route};
 use drumlin_wire::{ApiKey, DecodeError, Message, Request, RequestHeader, Response, Str, frame};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::error_code::ErrorCode;
@@ -26,6 +27,8 @@ pub struct Cx {
     pub version: i16,
     /// Its correlation id.
     pub correlation_id: i32,
+    /// Held by a request that takes much memory.
+    pub large: Option<OwnedSemaphorePermit>,
     /// When it was taken.
     pub began: Instant,
 }
@@ -87,6 +90,7 @@ impl Dispatcher {
             peer,
             version: header.api_version,
             correlation_id: header.correlation_id,
+            large: None,
             began: Instant::now(),
         };
         match route(header.api_key, header.api_version) {
@@ -107,7 +111,19 @@ impl Dispatcher {
     }
 }
 
+/// What a request may take in decoded form, for each of its bytes: as [`drumlin_wire::limits`] bounds it.
+const DECODED: usize = drumlin_wire::limits::PER_BYTE;
+
 async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
+    // A few bytes can name a partition, and a hostile client names a million. Produce is judged by what it names, since
+    // most of it is records.
+    let size = if key == ApiKey::Produce {
+        0
+    } else {
+        body.len().saturating_mul(DECODED)
+    };
+    let mut cx = cx;
+    cx.large = cx.broker.admit_large(size).await;
     if key == ApiKey::Produce {
         let request = decode(&cx, &body)?;
         drop(body);

@@ -5,6 +5,7 @@
 //! session that has not been used for a while, the least recently used first.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use tokio::time::Instant;
 
 /// A session unused for this long may lose its slot (`min.incremental.fetch.session.eviction.ms`).
 const EVICTABLE_AFTER: Duration = Duration::from_secs(120);
-/// Partitions that one session may hold.
+/// Partitions that one session may hold, and all together: beyond, requests are answered outside of sessions.
 const MAX_PARTITIONS: usize = 100_000;
+const MAX_ALL: usize = 500_000;
 
 /// The epoch of a request outside of any session.
 pub const FINAL_EPOCH: i32 = -1;
@@ -81,6 +83,8 @@ pub enum SessionError {
 /// What a session follows, in the order in which it is served.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// Partitions in all sessions of the cache.
+    all: Arc<AtomicUsize>,
     /// Epoch of the next request.
     next_epoch: i32,
     by_id: bool,
@@ -89,11 +93,14 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(by_id: bool) -> Self {
+    fn new(by_id: bool, all: &Arc<AtomicUsize>) -> Self {
+        let (wanted, places) = Default::default();
         Self {
+            all: Arc::clone(all),
             next_epoch: 1,
             by_id,
-            ..Self::default()
+            wanted,
+            places,
         }
     }
 
@@ -114,12 +121,17 @@ impl Session {
                     };
                 }
             }
-            None if self.wanted.len() < MAX_PARTITIONS => {
+            None => {
                 self.places.insert(wanted.key(), self.wanted.len());
                 self.wanted.push(wanted);
+                self.all.fetch_add(1, Ordering::Relaxed);
             }
-            None => {}
         }
+    }
+
+    /// Whether so many partitions more would be too many.
+    fn is_full(&self, more: usize) -> bool {
+        self.wanted.len() + more > MAX_PARTITIONS || self.all.load(Ordering::Relaxed) + more > MAX_ALL
     }
 
     fn forget(&mut self, keys: &[Key]) {
@@ -128,8 +140,10 @@ impl Session {
             any |= self.places.remove(key).is_some();
         }
         if any {
+            let before = self.wanted.len();
             self.wanted
                 .retain(|wanted| self.places.contains_key(&wanted.key()));
+            self.all.fetch_sub(before - self.wanted.len(), Ordering::Relaxed);
             self.index();
         }
     }
@@ -170,6 +184,12 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.wanted.len(), Ordering::Relaxed);
+    }
+}
+
 /// A session as one request uses it.
 pub struct Use {
     /// What the response says.
@@ -190,6 +210,7 @@ pub struct FetchSessions {
     env: Env,
     slots: usize,
     cache: Mutex<HashMap<i32, Slot>>,
+    all: Arc<AtomicUsize>,
 }
 
 impl FetchSessions {
@@ -199,6 +220,7 @@ impl FetchSessions {
             env: env.clone(),
             slots,
             cache: Mutex::default(),
+            all: Arc::default(),
         }
     }
 
@@ -220,7 +242,8 @@ impl FetchSessions {
     pub fn full(&self, old: i32, keep: bool, by_id: bool, wanted: &[Wanted]) -> Use {
         let mut cache = self.cache();
         cache.remove(&old);
-        if !keep || wanted.is_empty() || !self.room(&mut cache) {
+        let mut session = Session::new(by_id, &self.all);
+        if !keep || wanted.is_empty() || session.is_full(wanted.len()) || !self.room(&mut cache) {
             return Use {
                 id: 0,
                 session: None,
@@ -233,7 +256,6 @@ impl FetchSessions {
                 break id;
             }
         };
-        let mut session = Session::new(by_id);
         for wanted in wanted {
             session.put(wanted.clone());
         }
@@ -270,6 +292,12 @@ impl FetchSessions {
         }
         if session.by_id != by_id {
             return Err(SessionError::TopicIds);
+        }
+        if session.is_full(wanted.len()) {
+            // The client begins again with a full request, and is then answered outside of sessions.
+            drop(session);
+            cache.remove(&id);
+            return Err(SessionError::NotFound);
         }
         // Wraps from the largest to 1: 0 opens sessions.
         session.next_epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
@@ -354,6 +382,20 @@ mod tests {
         assert_eq!(order(&next), [2, 3, 0]);
         let ended = sessions.full(begun.id, false, false, &[]);
         assert_eq!((ended.id, sessions.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn partitions_of_all_sessions_are_bounded() {
+        let sessions = FetchSessions::new(&Env::simulated(1, 0), 100);
+        let many: Vec<Wanted> = (0..MAX_PARTITIONS as i32).map(wanted).collect();
+        let begun: Vec<i32> = (0..6).map(|_| sessions.full(0, true, false, &many).id).collect();
+        assert!(begun[..5].iter().all(|id| *id != 0));
+        assert_eq!(begun[5], 0);
+        let more = sessions.incremental(begun[0], 1, false, vec![wanted(-1)], &[]);
+        assert_eq!(more.err(), Some(SessionError::NotFound));
+        assert_ne!(sessions.full(0, true, false, &many).id, 0, "its place is free");
+        drop(sessions.full(begun[1], false, false, &[]));
+        assert_eq!(sessions.all.load(Ordering::Relaxed), 4 * MAX_PARTITIONS);
     }
 
     #[tokio::test(start_paused = true)]

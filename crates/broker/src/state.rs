@@ -9,6 +9,7 @@ use drumlin_cluster::{Image, MetadataLog, Record, ResourceKind};
 use drumlin_log::Log;
 use drumlin_objects::{Bucket, Env};
 use drumlin_wire::Str;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
 use crate::config::BrokerConfig;
@@ -17,6 +18,11 @@ use crate::metrics::Metrics;
 use crate::names;
 use crate::sessions::FetchSessions;
 use crate::topics::Topics;
+
+/// Memory of large requests in decoded form and of their answers, of all connections together. Requests of clients that
+/// do not do it on purpose are far from [`LARGE_FROM`].
+const LARGE_BYTES: usize = 128 << 20;
+const LARGE_FROM: usize = 4 << 20;
 
 /// Topics that one request may create by naming them.
 const AUTO_CREATE_AT_ONCE: usize = 1_000;
@@ -54,6 +60,7 @@ pub struct Shared {
     pub node_id: i32,
     config: RwLock<Arc<BrokerConfig>>,
     fetch_max_bytes: AtomicUsize,
+    large: Arc<Semaphore>,
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
     applied: Mutex<u64>,
 }
@@ -78,6 +85,7 @@ impl Shared {
             node_id: config.node_id,
             fetch_max_bytes: AtomicUsize::new(config.requests.fetch_max.as_usize()),
             config: RwLock::new(Arc::new(config)),
+            large: Arc::new(Semaphore::new(LARGE_BYTES)),
             producer_ids: tokio::sync::Mutex::new(0..0),
             applied: Mutex::new(0),
         };
@@ -149,6 +157,16 @@ impl Shared {
                 "the metadata log did not answer in time",
             )),
         }
+    }
+
+    /// Waits until a request of about `bytes` in decoded form may be worked on; it may for as long as the permit lives.
+    pub async fn admit_large(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes < LARGE_FROM {
+            return None;
+        }
+        let bytes = u32::try_from(bytes.min(LARGE_BYTES)).unwrap_or(u32::MAX);
+        // Never closed; were it, the bound would be lost and nothing else.
+        Arc::clone(&self.large).acquire_many_owned(bytes).await.ok()
     }
 
     /// The wait that a client may ask for with `timeout_ms`, within the broker's own.

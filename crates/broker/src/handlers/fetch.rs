@@ -30,6 +30,10 @@ const DIVERGENCE_FROM: i16 = 12;
 const LEADERS_FROM: i16 = 16;
 /// Partitions that are read at the same time.
 const ABREAST: usize = 16;
+/// The same for a fetch of very many partitions.
+const LONGEST_LARGE_WAIT: Duration = Duration::from_secs(1);
+/// About what a partition takes while it is fetched.
+const PARTITION_BYTES: usize = 512;
 /// How long an error about an offset waits for the store to say that this broker still leads.
 const LEADING_PATIENCE: Duration = Duration::from_secs(10);
 /// No wait is longer, whatever a client asks for.
@@ -46,6 +50,17 @@ pub async fn handle(cx: &Cx, request: FetchRequest) -> FetchResponse {
             };
         }
     };
+    let mut large = None;
+    if let Some(session) = &used.session
+        && cx.large.is_none()
+    {
+        let count = session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wanted()
+            .len();
+        large = cx.broker.admit_large(count.saturating_mul(PARTITION_BYTES)).await;
+    }
     let wanted = match &used.session {
         Some(session) => session
             .lock()
@@ -54,13 +69,19 @@ pub async fn handle(cx: &Cx, request: FetchRequest) -> FetchResponse {
             .to_vec(),
         None => wanted(cx, &request),
     };
+    // What takes much memory must not hold it for long.
+    let longest = if large.is_some() || cx.large.is_some() {
+        LONGEST_LARGE_WAIT
+    } else {
+        LONGEST_WAIT
+    };
     let limits = Limits {
         max_bytes: usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(cx.broker.fetch_max_bytes()),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         deadline: cx.began
-            + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(LONGEST_WAIT),
+            + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(longest),
     };
     let parts = collect(cx, &wanted, &used, limits).await;
     respond(cx, &wanted, used, parts)

@@ -32,6 +32,9 @@ const TOPIC_IDS_FROM: i16 = 13;
 /// Versions that say who leads instead (KIP-951).
 const LEADERS_FROM: i16 = 10;
 
+/// About what a partition takes in a request and its answer.
+const PARTITION_BYTES: usize = 512;
+
 /// Why a partition's records were not taken.
 struct Failure {
     code: ErrorCode,
@@ -73,6 +76,12 @@ struct Awaited {
 /// Takes a request: appends its batches, and answers when it may.
 pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
     let acks = request.acks;
+    let named: usize = request
+        .topic_data
+        .iter()
+        .map(|topic| topic.partition_data.len() + 1)
+        .sum();
+    let _large = cx.broker.admit_large(named.saturating_mul(PARTITION_BYTES)).await;
     let deadline = cx.began + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let refused = if request.transactional_id.is_some() {
         // Java, librdkafka and franz-go take this one for final; retriable ones would hang a producer for ever.

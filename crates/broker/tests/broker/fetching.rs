@@ -274,3 +274,22 @@ async fn a_deleted_topic_ends_waiting() {
     );
     assert!(began.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn fetches_of_very_many_partitions_take_turns() {
+    let test = Test::new(&[]).await;
+    test.connect().create("t", 1, &[]).await;
+    let partitions: Vec<(i32, i64)> = (0..100_000).map(|partition| (partition, 0)).collect();
+    let mut clients: Vec<Client> = (0..8).map(|_| test.connect()).collect();
+    let request = fetch_request("t", &partitions, i32::MAX, 1);
+    let mut ids = Vec::new();
+    for client in &mut clients {
+        ids.push(client.send(11, &request).await);
+    }
+    for (client, id) in clients.iter_mut().zip(ids) {
+        let answer = client.receive::<FetchRequest>(11, id).await;
+        assert_eq!(answer.responses[0].partitions.len(), partitions.len());
+    }
+    let part = test.connect().fetch("t", 0, 0).await;
+    assert_eq!(part.error_code, 0);
+}
