@@ -156,9 +156,13 @@ impl Keeper {
                 (Some(due), Some(retry)) => Some(due.max(retry)),
                 (due, _) => due,
             };
-            let asked = self.take_requests();
-            let round_due =
-                !asked.is_empty() || !self.dropped.is_empty() && retry_at.is_none_or(|at| at <= now);
+            // A round that failed waits its time, whoever asks for one.
+            let retry_at_last = retry_at.filter(|at| *at > now);
+            let asked = match retry_at_last {
+                Some(_) => Vec::new(),
+                None => self.take_requests(),
+            };
+            let round_due = retry_at_last.is_none() && (!asked.is_empty() || !self.dropped.is_empty());
             if round_due || round_at.is_some_and(|at| at <= now) {
                 match self.round().await {
                     Ok(()) => {
@@ -192,10 +196,16 @@ impl Keeper {
             self.empty_trash().await;
             let trash_at = self.trash.front().map(|(at, _)| *at);
             let trim_at = self.trims.front().map(|(at, _)| *at);
-            let wake = [round_at, trash_at, trim_at, Some(self.next_retention)]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [
+                round_at,
+                retry_at_last,
+                trash_at,
+                trim_at,
+                Some(self.next_retention),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             let wake = wake.unwrap_or(self.next_retention);
             tokio::select! {
                 biased;

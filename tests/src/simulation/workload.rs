@@ -102,7 +102,7 @@ impl Client {
         };
         let (mut sequence, mut number) = (0, 0);
         let mut waiting: VecDeque<Batch> = VecDeque::new();
-        let mut unanswered: Vec<i32> = Vec::new();
+        let mut unanswered: Vec<(i32, i64)> = Vec::new();
         let mut flying = FuturesUnordered::new();
         let mut connection = self.world.connect().await;
         let most = self.rng.random_range(1..=5);
@@ -116,7 +116,10 @@ impl Client {
             }
             while flying.len() < most
                 && let Some(batch) = waiting.front_mut()
-                && (!batch.tried || unanswered.first() == Some(&batch.sequence))
+                && (!batch.tried
+                    || unanswered
+                        .first()
+                        .is_some_and(|(open, _)| *open == batch.sequence))
             {
                 // What was tried before goes again only when all before it are answered, and nothing overtakes it.
                 batch.tried = true;
@@ -126,7 +129,9 @@ impl Client {
                 self.world.trace.note("sends", &told);
                 flying.push(attempt(Arc::clone(&connection), self.id, batch, patience));
             }
-            let room = unanswered.len() < most && !stopping;
+            // Five from the oldest that is not answered, as over one connection: the broker remembers no more.
+            let oldest = unanswered.first().map_or(number, |(_, number)| *number);
+            let room = number - oldest < most as i64 && !stopping;
             tokio::select! {
                 biased;
                 Some((batch, answer)) = flying.next(), if !flying.is_empty() => {
@@ -134,12 +139,12 @@ impl Client {
                     match answer {
                         Some(Produced::Acked { base, incarnation }) => {
                             acked_by = acked_by.max(incarnation);
-                            unanswered.retain(|open| *open != batch.sequence);
+                            unanswered.retain(|(open, _)| *open != batch.sequence);
                             lock(&self.world.ledger).acked(&self.id, base, batch.key);
                         }
                         Some(Produced::Gone) => return,
                         Some(Produced::OutOfOrder { incarnation })
-                            if unanswered.first() == Some(&batch.sequence) && incarnation >= acked_by =>
+                            if unanswered.first().is_some_and(|(open, _)| *open == batch.sequence) && incarnation >= acked_by =>
                         {
                             // With none acknowledged, a later one may have been taken for the first (as in Kafka).
                             if acked_by > 0 && !self.world.is_deleted(&self.id) {
@@ -165,7 +170,7 @@ impl Client {
                 () = tokio::time::sleep_until(next_at), if room => {
                     let batch = self.batch(producer, sequence, number);
                     (sequence, number) = (sequence + batch.records, number + 1);
-                    unanswered.push(batch.sequence);
+                    unanswered.push((batch.sequence, number - 1));
                     waiting.push_back(batch);
                     next_at = Instant::now() + self.pause();
                     // Bursts fill the window.
