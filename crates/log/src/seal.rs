@@ -151,7 +151,10 @@ impl Log {
     pub(crate) async fn put_parts(&self, key: &str, parts: Vec<Bytes>, why: Reason) -> Result<(), ReadError> {
         if sabotage::on(Sabotage::NameBeforeDurable) {
             let (bucket, key) = (self.bucket().clone(), key.to_owned());
-            let late = async move { bucket.put(&key, parts, why).await };
+            let late = async move {
+                tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+                bucket.put(&key, parts, why).await
+            };
             self.bucket().env().spawn("sabotage", late);
             return Ok(());
         }

@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub options: LogOptions,
     pub duration: Duration,
     pub topics: Vec<TopicPlan>,
+    /// How often an overtaken broker sleeps meanwhile.
+    pub sleeps: f64,
     pub calm: Faults,
     pub storm: Faults,
     /// Relative frequencies of what is done to the brokers.
@@ -90,7 +92,7 @@ impl Plan {
         };
         let remote = store == Store::Remote;
         let mut options = options(&mut rng);
-        let topics = (0..rng.random_range(1..=3))
+        let topics: Vec<TopicPlan> = (0..rng.random_range(1..=3))
             .map(|_| TopicPlan::new(&mut rng))
             .collect();
         let calm = Faults {
@@ -118,7 +120,7 @@ impl Plan {
             weights.push((Act::PowerCut, rng.random_range(2..8)));
         }
         let mut pace = ms(&mut rng, 1_500, 6_000);
-        let mut calm = calm;
+        let (mut calm, mut topics, mut sleeps) = (calm, topics, 0.6);
         match emphasis {
             Emphasis::None => {}
             Emphasis::Zombies => {
@@ -130,14 +132,22 @@ impl Plan {
                 calm.latency = Latency::Uniform(Duration::from_millis(5)..Duration::from_millis(150));
             }
             Emphasis::SlowLists => {
-                weights = vec![(Act::Takeover, 6), (Act::Seal, 3)];
-                pace = Duration::from_secs(2);
-                calm.torn_list = 0.7;
-                calm.list_for = Duration::from_millis(200)..Duration::from_secs(4);
-                calm.latency = Latency::Uniform(Duration::from_millis(1)..Duration::from_millis(20));
-                options.round_interval = Duration::from_millis(500);
+                weights = vec![(Act::Takeover, 1)];
+                pace = Duration::from_millis(1_500);
+                sleeps = 0.0;
+                calm.torn_list = 0.5;
+                calm.list_for = Duration::from_millis(200)..Duration::from_secs(3);
+                calm.stall = 0.06;
+                calm.stall_for = Duration::from_millis(500)..Duration::from_secs(4);
+                calm.latency = Latency::Uniform(Duration::from_millis(2)..Duration::from_millis(40));
+                options.round_interval = Duration::from_millis(800);
                 options.wal_grace = Duration::ZERO;
-                options.puts_per_second = 200.0;
+                options.flush_bytes = 2 << 10;
+                options.linger_max = Duration::from_millis(1);
+                options.puts_per_second = 500.0;
+                for topic in &mut topics {
+                    topic.every = Duration::from_millis(20);
+                }
             }
         }
         Self {
@@ -145,6 +155,7 @@ impl Plan {
             options,
             duration: ms(&mut rng, 40_000, 90_000),
             topics,
+            sleeps,
             calm,
             storm,
             weights,

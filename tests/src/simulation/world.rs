@@ -637,7 +637,7 @@ impl World {
 
     /// A newer start while the old broker runs on, or sleeps and wakes.
     async fn take_over(self: &Arc<Self>, old: &Arc<Node>) {
-        let sleeps = self.chance(0.6);
+        let sleeps = self.chance(self.plan.sleeps);
         if sleeps {
             old.network.set_outage(Outage::Hang);
         }
