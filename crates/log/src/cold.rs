@@ -24,7 +24,7 @@ use crate::types::TopicPartition;
 /// Load no more than was asked for.
 pub(crate) const NO_READ_AHEAD: usize = 0;
 /// A reader that got this far ahead is a backfill: what it reads is not worth evicting the tail for.
-const BACKFILL_FROM: usize = 4 << 20;
+const BACKFILL_FROM: usize = 1 << 20;
 /// Sequential readers that are told apart on one partition.
 const STREAMS: usize = 8;
 /// Manifest tables and segment details kept decoded.

@@ -29,6 +29,8 @@ use crate::recover::{RecoverError, Recovered};
 use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
 use crate::wal::{LogEnd, NewBatch, Wal};
 
+/// The largest read-ahead where the store is this machine, bytes.
+const LOCAL_READ_AHEAD: usize = 2 << 20;
 /// How often memory budgets are enforced.
 const TIDY_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -184,7 +186,12 @@ impl Log {
             (Some(dir), BucketKind::Remote) => HotCache::open(env, dir, options.cache_disk_bytes).await,
             _ => None,
         };
-        let cold = Cold::new(cache, options.cold_inflight_bytes, options.read_ahead_max);
+        let ahead = match bucket.kind() {
+            BucketKind::Remote => options.read_ahead_max,
+            // The system reads ahead by itself, and blocks of one read stay in memory together.
+            BucketKind::Local | BucketKind::Memory => options.read_ahead_max.min(LOCAL_READ_AHEAD),
+        };
+        let cold = Cold::new(cache, options.cold_inflight_bytes, ahead);
         let wal = Wal::new(env, bucket, options, name, chain, counters);
         let mut recovered = recovered.unwrap_or_default();
         let mut open = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! A block cache in memory alone: least recently used goes first, backfills before all others.
+//! A block cache in memory alone: least recently used goes first. Backfills have half of it at most, in the order in
+//! which they came, so that read-ahead lasts until it is used and never drives out what is worth keeping.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,7 @@ struct State {
     backfill: BTreeMap<u64, Key>,
     clock: u64,
     used: usize,
+    backfill_used: usize,
     stats: CacheStats,
 }
 
@@ -53,6 +55,9 @@ impl State {
         let block = self.blocks.remove(key)?;
         self.order(block.hint).remove(&block.used_at);
         self.used -= cost(key, &block.bytes);
+        if block.hint == CacheHint::Backfill {
+            self.backfill_used -= cost(key, &block.bytes);
+        }
         Some(block)
     }
 
@@ -60,16 +65,21 @@ impl State {
         self.clock += 1;
         let used_at = self.clock;
         self.used += cost(&key, &bytes);
+        if hint == CacheHint::Backfill {
+            self.backfill_used += cost(&key, &bytes);
+        }
         self.order(hint).insert(used_at, key.clone());
         self.blocks.insert(key, Block { bytes, used_at, hint });
     }
 
     fn evict(&mut self, capacity: usize) {
         while self.used > capacity {
-            let oldest = self
-                .backfill
-                .first_key_value()
-                .or_else(|| self.kept.first_key_value());
+            let (backfill, kept) = (self.backfill.first_key_value(), self.kept.first_key_value());
+            let oldest = if self.backfill_used > capacity / 2 {
+                backfill.or(kept)
+            } else {
+                kept.or(backfill)
+            };
             let Some(key) = oldest.map(|(_, key)| key.clone()) else {
                 return;
             };
@@ -94,14 +104,20 @@ impl MemoryBlockCache {
     pub(super) fn get_now(&self, object: &str, block: u64) -> Option<Bytes> {
         let mut state = self.state();
         let key = (object.into(), block);
-        let Some(found) = state.take(&key) else {
+        let found = state
+            .blocks
+            .get(&key)
+            .map(|block| (block.hint, block.bytes.clone()));
+        let Some((hint, bytes)) = found else {
             state.stats.misses += 1;
             return None;
         };
         state.stats.hits += 1;
-        // A block that is asked for again has proved that it is worth keeping.
-        state.put(key, found.bytes.clone(), CacheHint::Keep);
-        Some(found.bytes)
+        // A backfill's reader comes by once; its block keeps its place in the queue.
+        if hint == CacheHint::Keep && state.take(&key).is_some() {
+            state.put(key, bytes.clone(), hint);
+        }
+        Some(bytes)
     }
 
     pub(super) fn clear(&self) {
