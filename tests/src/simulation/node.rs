@@ -36,7 +36,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum NoStart {
     /// Another time it may.
-    Retry,
+    Retry(String),
     /// A newer start was faster.
     Fenced,
     /// Never, over this bucket: something that was promised is broken.
@@ -61,7 +61,7 @@ impl From<StoreError> for NoStart {
         if error.is_not_found() {
             Self::Broken(error.to_string())
         } else {
-            Self::Retry
+            Self::Retry(error.to_string())
         }
     }
 }
@@ -79,7 +79,7 @@ impl From<OpenError> for NoStart {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Chain(error) => error.into(),
-            OpenError::Unwritable(_) => Self::Retry,
+            OpenError::Unwritable(what) => Self::Retry(what),
             error => Self::Broken(error.to_string()),
         }
     }
@@ -90,7 +90,7 @@ impl From<RecoverError> for NoStart {
         match error {
             RecoverError::Chain(error) => error.into(),
             RecoverError::Store(error) => error.into(),
-            RecoverError::Unsteady(_) => Self::Retry,
+            RecoverError::Unsteady(_) => Self::Retry(error.to_string()),
             error => Self::Broken(error.to_string()),
         }
     }
@@ -110,7 +110,7 @@ impl From<MetaError> for NoStart {
     fn from(error: MetaError) -> Self {
         match error {
             MetaError::Ended(MetaEnd::Fenced { .. }) => Self::Fenced,
-            MetaError::Ended(_) => Self::Retry,
+            MetaError::Ended(end) => Self::Retry(end.to_string()),
             error => Self::Broken(error.to_string()),
         }
     }

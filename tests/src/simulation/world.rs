@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use drumlin_cluster::{Image, Record};
+use drumlin_log::check::{CheckOptions, Finding, Kind, check};
 use drumlin_log::{Partition, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
 use drumlin_objects::Env;
 use drumlin_objects::fault::{FaultStore, Faults, Outage};
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ledger::{Key, Ledger};
-use super::node::{NODE_ID, NoStart, Node};
+use super::node::{NODE_ID, NoStart, Node, bucket_of};
 use super::plan::{Act, Plan, Store, TopicPlan};
 use super::tap::Tap;
 use super::trace::{Trace, lock};
@@ -52,6 +53,8 @@ struct State {
     current: Option<Arc<Node>>,
     /// Every broker that may still be running.
     running: Vec<Arc<Node>>,
+    /// Why a start failed last.
+    refused: Option<String>,
     /// Every network there was, for their counts.
     networks: Vec<FaultStore>,
     faults: Option<Faults>,
@@ -241,7 +244,10 @@ impl World {
                 env.kill();
                 self.trace.note(&format!("no start: {error:?}"), &[]);
                 match error {
-                    NoStart::Retry => self.trace.count("starts that failed in the store"),
+                    NoStart::Retry(why) => {
+                        lock(&self.state).refused = Some(why);
+                        self.trace.count("starts that failed in the store");
+                    }
                     NoStart::Fenced => self.trace.count("starts overtaken by a newer one"),
                     NoStart::Broken(what) => self.trace.violation(format!("a start found: {what}")),
                 }
@@ -339,8 +345,10 @@ impl World {
                 sleep(self.millis(10, 1_000)).await;
             }
         }
-        self.trace
-            .violation(format!("no broker started in {STARTS} attempts"));
+        let last = lock(&self.state).refused.take();
+        self.trace.violation(format!(
+            "no broker started in {STARTS} attempts, at last: {last:?}"
+        ));
     }
 
     fn set_faults(&self, faults: &Faults) {
@@ -724,6 +732,7 @@ impl World {
             for id in self.partitions() {
                 self.check_partition(&node, id).await;
             }
+            self.check_bucket(&node).await;
             if round == 0 {
                 let log = node.log.clone();
                 let sealed = node.call(async move { log.seal_now().await });
@@ -732,6 +741,51 @@ impl World {
                         .violation("a round does not end while all is well".to_owned());
                 }
                 sleep(Duration::from_secs(15)).await;
+            }
+        }
+    }
+
+    /// The bucket must be whole by `drumlin store check`, too.
+    async fn check_bucket(&self, node: &Node) {
+        let names: BTreeMap<TopicId, String> = {
+            let image = node.meta.image();
+            let topics = image.topics_by_id().iter();
+            topics
+                .map(|(id, topic)| (TopicId(*id), topic.name.to_string()))
+                .collect()
+        };
+        let options = CheckOptions {
+            topics: Some(&names),
+            meta_body: None,
+        };
+        let bucket = bucket_of(self, &node.env, &node.network);
+        let live =
+            |key: &str| !key.starts_with("topic/") || names.keys().any(|id| key.contains(&id.to_string()));
+        let mut before: Option<Vec<Finding>> = None;
+        // A broker that runs trims and sweeps meanwhile: what is wrong stays wrong.
+        for _ in 0..3 {
+            let report = match check(&node.env, &bucket, options, &|_| {}).await {
+                Ok(report) => report,
+                Err(error) => return self.trace.violation(format!("the check failed: {error}")),
+            };
+            self.trace
+                .count_by("objects verified by store check", report.verified);
+            let mut findings = report.findings;
+            findings.retain(|finding| before.as_ref().is_none_or(|before| before.contains(finding)));
+            if findings.is_empty() {
+                return;
+            }
+            before = Some(findings);
+            sleep(Duration::from_secs(20)).await;
+        }
+        for finding in before.unwrap_or_default() {
+            if finding.kind == Kind::Orphan {
+                self.trace.count("orphans");
+            } else if live(&finding.key) {
+                self.trace.violation(format!("store check: {finding}"));
+            } else {
+                self.trace
+                    .count("findings of store check in what deleted topics left");
             }
         }
     }
