@@ -636,15 +636,7 @@ impl Keeper {
     fn expire_producers(&self) {
         let wal = &self.log.shared().wal;
         let now = wal.env.instant();
-        let partitions: Vec<Arc<Partition>> = {
-            let partitions = self
-                .log
-                .shared()
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            partitions.values().cloned().collect()
-        };
+        let partitions = self.log.open_partitions();
         for partition in partitions {
             let mut inner = partition.lock();
             if !inner.producers.is_empty() {

@@ -305,6 +305,16 @@ impl Log {
             .cloned()
     }
 
+    /// All partitions that are open, in order of their ids; who walks them holds no lock.
+    pub(crate) fn open_partitions(&self) -> Vec<Arc<Partition>> {
+        let partitions = self
+            .shared
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        partitions.values().cloned().collect()
+    }
+
     /// Appends a batch that [`drumlin_records::validate`] passed. Waits for room only; the batch is durable,
     /// and visible to consumers, when the returned commit says so.
     ///

@@ -3,10 +3,10 @@
 //! Retention only raises log starts, by an edit in the chain, as DeleteRecords does. Segments wholly below a log
 //! start are deleted after that edit is committed (D3) and readers had their grace.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::keeper::Keeper;
-use crate::partition::{Partition, Sealed};
+use crate::partition::Sealed;
 use crate::types::PartitionConfig;
 
 /// A stretch of sealed data that retention keeps or drops as a whole.
@@ -21,15 +21,7 @@ struct Stretch {
 impl Keeper {
     /// Raises the log starts of partitions that hold more, or older data, than their topics keep.
     pub(crate) async fn retention(&mut self) {
-        let partitions: Vec<Arc<Partition>> = {
-            let partitions = self
-                .log
-                .shared()
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            partitions.values().cloned().collect()
-        };
+        let partitions = self.log.open_partitions();
         let now_ms = self.log.shared().wal.env.now_ms();
         let mut moves = Vec::new();
         for partition in partitions {
@@ -113,14 +105,7 @@ impl Keeper {
     /// Lets go of sealed data below the log starts, as far as edits are committed; its objects become trash.
     pub(crate) async fn prune(&mut self) {
         let log = self.log.clone();
-        let partitions: Vec<Arc<Partition>> = {
-            let partitions = log
-                .shared()
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            partitions.values().cloned().collect()
-        };
+        let partitions = log.open_partitions();
         let at = log.shared().wal.env.instant() + self.grace(log.shared().wal.options.segment_grace);
         for partition in partitions {
             let id = partition.id();

@@ -6,7 +6,7 @@
 //! find its slot taken.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use drumlin_objects::Reason;
 use drumlin_objects::chain::{FENCE_LEN, number_of};
@@ -43,13 +43,7 @@ impl Keeper {
         let Ok(listed) = self.log.bucket().list("topic", None, Reason::Sweep).await else {
             return;
         };
-        let partitions: Vec<Arc<Partition>> = {
-            let open = self.log.shared().partitions.read();
-            open.unwrap_or_else(PoisonError::into_inner)
-                .values()
-                .cloned()
-                .collect()
-        };
+        let partitions = self.log.open_partitions();
         for partition in partitions {
             let prefix = format!("{}/segment/", layout::partition_prefix(&partition.id()));
             let sealed = Arc::clone(&partition.lock().sealed);
@@ -98,15 +92,7 @@ impl Keeper {
 
     /// Segments and manifests that an earlier incarnation uploaded and no checkpoint ever named.
     async fn sweep_topics(&self) -> Result<u64, KeepError> {
-        let partitions: Vec<Arc<Partition>> = {
-            let partitions = self
-                .log
-                .shared()
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            partitions.values().cloned().collect()
-        };
+        let partitions = self.log.open_partitions();
         let listed = self.log.bucket().list("topic", None, Reason::Sweep).await?;
         let mut removed = 0;
         for partition in partitions {
