@@ -1,0 +1,1 @@
+//! Records of `__consumer_offsets`: Kafka's own keys and values, as bytes and as types.
