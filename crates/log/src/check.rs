@@ -520,15 +520,14 @@ impl Walk<'_> {
             return Place::Orphan("it is under no key of this release");
         };
         let newest: BTreeSet<u64> = self.views.iter().map(|view| view.chain.incarnation).collect();
+        if object.snapshot && !self.gone(&object) {
+            return Place::Kept;
+        }
         let unsettled = self.views.iter().any(|view| self.unsettled(view)) || self.views.is_empty();
         if unsettled || named.unknown.contains(object.prefix) {
             return Place::Waiting;
         }
-        if self
-            .options
-            .topics
-            .is_some_and(|topics| !topics.contains_key(&object.topic))
-        {
+        if self.gone(&object) {
             return Place::Orphan("its topic does not exist any more");
         }
         // Dropped by retention, or folded into another manifest: the next start removes what a stop left of them.
@@ -539,6 +538,11 @@ impl Walk<'_> {
         }
         Place::Orphan("an earlier start uploaded it, and nothing names it")
     }
+
+    fn gone(&self, object: &TopicObject<'_>) -> bool {
+        let topics = self.options.topics.as_ref();
+        topics.is_some_and(|topics| !topics.contains_key(&object.topic))
+    }
 }
 
 enum Place {
@@ -547,13 +551,15 @@ enum Place {
     Orphan(&'static str),
 }
 
-/// A segment's or a manifest's key, taken apart.
+/// A segment's, a manifest's or a snapshot's key, taken apart.
 struct TopicObject<'a> {
     prefix: &'a str,
     topic: TopicId,
     incarnation: u64,
     /// A segment's.
     base_offset: Option<i64>,
+    /// Nothing names a coordinator's snapshots: they are its own to keep and to delete.
+    snapshot: bool,
 }
 
 impl<'a> TopicObject<'a> {
@@ -566,6 +572,7 @@ impl<'a> TopicObject<'a> {
             ("segment", [_, _, incarnation, _], None) | ("manifest", [_, incarnation, _, _], None) => {
                 incarnation.parse().ok()?
             }
+            ("snapshot", _, None) => layout::SnapshotName::parse(name)?.incarnation,
             _ => return None,
         };
         let digits = topic.as_bytes();
@@ -582,6 +589,7 @@ impl<'a> TopicObject<'a> {
             topic: TopicId(id),
             incarnation,
             base_offset: fields[0].parse().ok().filter(|_| kind == "segment"),
+            snapshot: kind == "snapshot",
         })
     }
 }

@@ -8,6 +8,7 @@
 //! | `…/estate/{id}` | root of a fenced incarnation's state | until its successor has checkpointed |
 //! | `topic/{shard}/{topic}/{partition}/segment/{base}-{epoch}-{incarnation}-{id}.log` | a Kafka log segment | until retention |
 //! | `topic/…/manifest/{epoch}-{incarnation}-{round}-{id}` | manifest roots and leaves | until folded anew |
+//! | `topic/…/snapshot/{offset}-{epoch}-{incarnation}` | a coordinator's state up to that offset; its own business | with the topic, or when its owner has newer ones |
 //!
 //! `{shard}` is the low byte, in hex, of the CRC32C of what follows it.
 
@@ -77,6 +78,48 @@ pub(crate) fn manifest_key(
     )
 }
 
+/// Where a coordinator keeps snapshots of its state of a partition, without a trailing slash. A snapshot is a shortcut:
+/// nothing names it, and without it replay gives the same state.
+pub fn snapshot_prefix(id: &TopicPartition) -> String {
+    format!("{}/snapshot", partition_prefix(id))
+}
+
+/// A snapshot's name below [`snapshot_prefix`]: it sorts by offset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SnapshotName {
+    /// It covers the records below this offset.
+    pub offset: i64,
+    /// The leader epoch of its writer.
+    pub epoch: i32,
+    /// The incarnation of its writer.
+    pub incarnation: u64,
+}
+
+impl SnapshotName {
+    /// The whole key.
+    pub fn key(&self, id: &TopicPartition) -> String {
+        format!(
+            "{}/{:020}-{}-{}",
+            snapshot_prefix(id),
+            self.offset,
+            self.epoch,
+            self.incarnation
+        )
+    }
+
+    /// From a key, or its last part; nothing for what this release does not write.
+    pub fn parse(key: &str) -> Option<Self> {
+        let name = key.rsplit('/').next()?;
+        let mut fields = name.split('-');
+        let parsed = Self {
+            offset: fields.next().filter(|field| field.len() == 20)?.parse().ok()?,
+            epoch: fields.next()?.parse().ok()?,
+            incarnation: fields.next()?.parse().ok()?,
+        };
+        fields.next().is_none().then_some(parsed)
+    }
+}
+
 /// A bundle's key.
 pub(crate) fn bundle_key(wal_prefix: &str, round: u64, unique: u64) -> String {
     format!("{wal_prefix}/bundle/{round:020}-{unique:016x}")
@@ -90,4 +133,27 @@ pub(crate) fn body_key(wal_prefix: &str, id: [u8; 16]) -> String {
 /// An estate's root.
 pub(crate) fn estate_key(wal_prefix: &str, id: [u8; 16]) -> String {
     format!("{wal_prefix}/estate/{}", hex(&id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::TopicId;
+
+    #[test]
+    fn names_of_snapshots_are_read_as_they_were_written() {
+        let id = TopicPartition {
+            topic: TopicId([7; 16]),
+            partition: 3,
+        };
+        let name = SnapshotName {
+            offset: 12_345,
+            epoch: 6,
+            incarnation: 78,
+        };
+        assert_eq!(SnapshotName::parse(&name.key(&id)), Some(name));
+        for other in ["", "1-2-3", "00000000000000000001-2", "00000000000000000001-2-3-4", "x"] {
+            assert_eq!(SnapshotName::parse(other), None, "{other}");
+        }
+    }
 }

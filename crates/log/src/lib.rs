@@ -42,6 +42,7 @@ mod wal;
 
 pub use codec::FormatError;
 pub use commit::{Commit, CommitError};
+pub use layout::{SnapshotName, snapshot_prefix};
 pub use log::{AppendError, AppendOptions, Appended, DeleteRecordsError, Log, StartError};
 pub use metrics::LogMetrics;
 pub use partition::{Partition, Waiter};
