@@ -1,10 +1,11 @@
-//! Changes of topic and broker configs while running: which are valid, and what comes of them.
+//! Changes of topic, group and broker configs while running: which are valid, and what comes of them.
 
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
 use super::broker::BrokerConfig;
+use super::groups;
 use super::live::{Live, Overrides};
 use super::spec::{Dynamic, Kind, OptionSpec, split_list};
 use super::table;
@@ -63,6 +64,8 @@ pub enum AlterError {
 pub enum Target {
     /// A topic's.
     Topic,
+    /// A group's.
+    Group,
     /// This broker's.
     Broker,
     /// Those of all brokers.
@@ -146,6 +149,7 @@ pub fn alter(
 fn alterable(target: Target, name: &str) -> Result<&'static OptionSpec, AlterError> {
     let (found, whose, nearest): (_, _, fn(&str) -> Option<&'static str>) = match target {
         Target::Topic => (table::topic_option(name), "topic", table::nearest_topic_option),
+        Target::Group => (table::group_option(name), "group", table::nearest_group_option),
         Target::Broker | Target::AllBrokers => {
             (table::broker_option(name), "broker", table::nearest_broker_option)
         }
@@ -159,7 +163,9 @@ fn alterable(target: Target, name: &str) -> Result<&'static OptionSpec, AlterErr
         )));
     };
     match (target, option.dynamic) {
-        (Target::Topic, _) | (_, Dynamic::ClusterWide) | (Target::Broker, Dynamic::PerBroker) => Ok(option),
+        (Target::Topic | Target::Group, _)
+        | (_, Dynamic::ClusterWide)
+        | (Target::Broker, Dynamic::PerBroker) => Ok(option),
         (_, Dynamic::PerBroker) => Err(AlterError::InvalidConfig(format!(
             "config `{name}` can be altered for single brokers only"
         ))),
@@ -200,6 +206,7 @@ fn check_together(target: Target, overrides: &Overrides, live: &Live) -> Result<
             }
             Ok(())
         }
+        Target::Group => groups::check_group(overrides, live).map_err(AlterError::InvalidConfig),
         Target::Broker | Target::AllBrokers => {
             let altered = if target == Target::Broker {
                 live.altered(live.cluster().clone(), overrides.clone())

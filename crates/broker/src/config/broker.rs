@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::groups::GroupsConfig;
 use super::listeners::{HostPort, ListenersConfig};
 use super::live::{Live, Overrides};
 use super::settings::Settings;
@@ -178,6 +179,8 @@ pub struct BrokerConfig {
     pub requests: RequestsConfig,
     /// Creation and deletion of topics.
     pub topics: TopicsConfig,
+    /// Groups and their offsets.
+    pub groups: GroupsConfig,
     /// What a topic without overrides has.
     pub topic_defaults: TopicConfig,
     /// `producer.id.expiration.ms`.
@@ -212,6 +215,7 @@ impl BrokerConfig {
             network: read.network()?,
             requests: read.requests()?,
             topics: read.topics()?,
+            groups: read.groups()?,
             topic_defaults: TopicConfig::resolve(&Overrides::new(), &live),
             producer_id_expiration: read.duration("producer.id.expiration.ms")?,
             wal: read.wal(store.local_dir.is_some())?,
@@ -237,16 +241,16 @@ impl BrokerConfig {
 }
 
 /// Options by name, as the types that components want.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     live: &'a Live,
 }
 
 impl Reader<'_> {
-    fn refuse<T>(&self, name: &str, reason: impl Into<String>) -> Result<T, ConfigError> {
+    pub(super) fn refuse<T>(&self, name: &str, reason: impl Into<String>) -> Result<T, ConfigError> {
         Err(self.live.invalid(name, reason))
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         self.live.value(name).unwrap_or_default()
     }
 
@@ -254,7 +258,7 @@ impl Reader<'_> {
         self.text(name) == "true"
     }
 
-    fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<T, ConfigError> {
+    pub(super) fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<T, ConfigError> {
         let text = self.text(name);
         match text
             .parse::<i64>()
@@ -275,11 +279,11 @@ impl Reader<'_> {
         }
     }
 
-    fn size(&self, name: &str) -> Result<ByteSize, ConfigError> {
+    pub(super) fn size(&self, name: &str) -> Result<ByteSize, ConfigError> {
         self.number(name).map(ByteSize)
     }
 
-    fn duration(&self, name: &str) -> Result<Duration, ConfigError> {
+    pub(super) fn duration(&self, name: &str) -> Result<Duration, ConfigError> {
         self.number(name).map(Duration::from_millis)
     }
 

@@ -43,6 +43,13 @@ pub fn describe_topic(live: &Live, overrides: &Overrides, names: Option<&[&str]>
         .collect()
 }
 
+/// The configuration of a group with these overrides: the options named, those that exist of them, or all.
+pub fn describe_group(live: &Live, overrides: &Overrides, names: Option<&[&str]>) -> Vec<DescribedConfig> {
+    asked(table::group_options(), names)
+        .map(|option| describe(option, live.group_levels(option, overrides), false))
+        .collect()
+}
+
 /// The configuration of this broker: the options named, those that exist of them, or all.
 pub fn describe_broker(live: &Live, names: Option<&[&str]>) -> Vec<DescribedConfig> {
     asked(table::broker_options(), names)

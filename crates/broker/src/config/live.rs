@@ -26,6 +26,8 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// The option's default.
     Default = 5,
+    /// Altered for the group.
+    Group = 8,
 }
 
 impl ConfigSource {
@@ -111,12 +113,25 @@ impl Live {
 
     /// The levels that give a topic option its value, the strongest first.
     pub fn topic_levels(&self, option: &'static OptionSpec, overrides: &Overrides) -> Vec<Level> {
+        self.resource_levels(option, overrides, ConfigSource::Topic)
+    }
+
+    /// The levels that give a group option its value, the strongest first.
+    pub fn group_levels(&self, option: &'static OptionSpec, overrides: &Overrides) -> Vec<Level> {
+        self.resource_levels(option, overrides, ConfigSource::Group)
+    }
+
+    fn resource_levels(
+        &self,
+        option: &'static OptionSpec,
+        overrides: &Overrides,
+        source: ConfigSource,
+    ) -> Vec<Level> {
         let mut levels = Vec::new();
         if let Some(value) = overrides
             .get(option.name)
             .and_then(|raw| option.canonical(raw).ok())
         {
-            let source = ConfigSource::Topic;
             levels.push(Level {
                 name: option.name,
                 converted: value.clone(),

@@ -8,6 +8,7 @@ pub mod alter;
 pub mod broker;
 pub mod describe;
 pub mod error;
+pub mod groups;
 pub mod listeners;
 pub mod live;
 pub mod page;
@@ -24,9 +25,10 @@ pub use broker::{
     TopicsConfig, WalConfig,
 };
 pub use describe::{
-    DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_topic,
+    DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_group, describe_topic,
 };
 pub use error::{ConfigError, Origin};
+pub use groups::GroupsConfig;
 pub use listeners::{HostPort, ListenerConfig, ListenersConfig};
 pub use live::{ConfigSource, Level, Live, Overrides};
 pub use settings::{Loaded, Settings, Sources};

@@ -13,7 +13,7 @@ struct Chapter {
 }
 
 /// Options that do something, by chapter.
-fn chapters() -> [Chapter; 3] {
+fn chapters() -> [Chapter; 4] {
     let effective = |options: &[&'static OptionSpec]| -> Vec<&'static OptionSpec> {
         options
             .iter()
@@ -37,23 +37,31 @@ fn chapters() -> [Chapter; 3] {
             title: "Topic options",
             options: effective(table::topic_options()),
         },
+        Chapter {
+            title: "Group options",
+            options: effective(table::group_options()),
+        },
     ]
 }
 
 /// A family of options without effect: whether that will change, and why.
 type Family = (&'static str, &'static str);
 
-/// Options without effect, of broker and topics, by family.
-fn families() -> BTreeMap<Family, Vec<(&'static OptionSpec, bool)>> {
+/// Options without effect, by family, each with what it is an option of.
+fn families() -> BTreeMap<Family, Vec<(&'static OptionSpec, &'static str)>> {
     let mut families: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (options, of_topic) in [(table::broker_options(), false), (table::topic_options(), true)] {
+    for (options, whose) in [
+        (table::broker_options(), "broker"),
+        (table::topic_options(), "topic"),
+        (table::group_options(), "group"),
+    ] {
         for option in options.iter().filter(|option| !option.hidden) {
             let family = match option.effect {
                 Effect::Effective => continue,
                 Effect::Kept(reason) => ("No effect", reason),
                 Effect::Planned(reason) => ("No effect yet", reason),
             };
-            families.entry(family).or_default().push((*option, of_topic));
+            families.entry(family).or_default().push((*option, whose));
         }
     }
     families
@@ -99,9 +107,11 @@ pub fn text() -> String {
     line("KAFKA'S OPTIONS THAT ARE TAKEN AND DO NOTHING\n".to_owned());
     for ((effect, reason), options) in families() {
         line(format!("{effect}: {reason}"));
-        for (option, of_topic) in options {
-            let scope = if of_topic { " (topic)" } else { "" };
-            let name = format!("{}{scope}", option.name);
+        for (option, whose) in options {
+            let name = match whose {
+                "broker" => option.name.to_owned(),
+                whose => format!("{} ({whose})", option.name),
+            };
             line(format!(
                 "    {name:<56} {:<8} {:<7} {}",
                 option.kind.name(),
@@ -154,9 +164,10 @@ bound), `log.dir` (none), and `node.id`, `process.roles` and `controller.listene
 default for.
 
 A topic option that the topic does not override takes its value from the broker option beside it: as altered for \
-this broker, else as altered for all brokers, else as given at start, else its default. *Change* says whether a \
-broker option can be altered while the broker runs, for a single broker or for all of them; topic options always \
-can.
+this broker, else as altered for all brokers, else as given at start, else its default. So does a group option \
+(`kafka-configs --entity-type groups`). *Change* says whether a \
+broker option can be altered while the broker runs, for a single broker or for all of them; topic and group \
+options always can.
 ";
 
 /// The page of the docs.
@@ -164,11 +175,11 @@ pub fn markdown() -> String {
     let mut out = INTRODUCTION.to_owned();
     for chapter in chapters() {
         push(&mut out, format_args!("\n## {}\n", chapter.title));
-        let of_topic = chapter
+        let of_resource = chapter
             .options
             .first()
             .is_some_and(|option| !option.synonyms.is_empty());
-        let column = if of_topic { "broker option" } else { "change" };
+        let column = if of_resource { "broker option" } else { "change" };
         push(
             &mut out,
             format_args!("| option | type | default | unit | valid values | {column} | meaning |"),
@@ -178,7 +189,7 @@ pub fn markdown() -> String {
             format_args!("| --- | --- | --- | --- | --- | --- | --- |"),
         );
         for option in chapter.options {
-            let origin = if of_topic {
+            let origin = if of_resource {
                 let names: Vec<String> = option
                     .synonyms
                     .iter()
@@ -212,13 +223,13 @@ pub fn markdown() -> String {
             &mut out,
             format_args!("| option | of | type | default | unit |\n| --- | --- | --- | --- | --- |"),
         );
-        for (option, of_topic) in options {
+        for (option, whose) in options {
             push(
                 &mut out,
                 format_args!(
                     "| `{}` | {} | {} | {} | {} |",
                     option.name,
-                    if of_topic { "topic" } else { "broker" },
+                    whose,
                     option.kind.name(),
                     cell(default_of(option)),
                     option.unit(),

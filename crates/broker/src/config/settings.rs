@@ -390,7 +390,7 @@ mod tests {
     fn options_without_effect_are_kept_and_warned_about_once() {
         let loaded = load(
             "log.dirs=/tmp/a,/tmp/b\nlog.flush.interval.ms=5\nnum.io.threads=3\n\
-             listener.name.sasl_ssl.plain.sasl.jaas.config=secret\nrsm.config.x=y\ngroup.max.size=5",
+             listener.name.sasl_ssl.plain.sasl.jaas.config=secret\nrsm.config.x=y\ngroup.share.max.size=5",
             &[("KAFKA_NUM_IO_THREADS", "4")],
             &[],
         )
@@ -408,7 +408,7 @@ mod tests {
             loaded
                 .warnings
                 .iter()
-                .any(|w| w.starts_with("no effect yet: group.max.size. Consumer groups"))
+                .any(|w| w.starts_with("no effect yet: group.share.max.size. Share groups"))
         );
     }
 }

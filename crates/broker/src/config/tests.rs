@@ -655,7 +655,8 @@ fn the_docs_page_is_the_table() {
         "docs/configuration.md differs from the table: run this test with DRUMLIN_WRITE_DOCS=1"
     );
     let text = page::text();
-    for option in table::broker_options().iter().chain(table::topic_options()) {
+    let all = table::broker_options().iter().chain(table::topic_options());
+    for option in all.chain(table::group_options()) {
         assert_eq!(
             page.contains(&format!("| `{}` |", option.name)),
             !option.hidden,

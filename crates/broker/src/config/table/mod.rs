@@ -1,9 +1,10 @@
-//! The one table of options: every broker and topic option that Apache Kafka 4.3.1 knows, and our own.
+//! The one table of options: every broker, topic and group option that Apache Kafka 4.3.1 knows, and our own.
 //!
 //! Names, types, defaults and valid values are Kafka's wherever Kafka has the option. All else (loading,
 //! validation, DescribeConfigs, `drumlin config`, the docs page) is derived from here.
 
 mod cluster;
+mod group;
 mod groups;
 mod network;
 mod own;
@@ -31,6 +32,9 @@ static BROKER: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| {
 /// Options of a topic, sorted by name.
 static TOPIC: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| sorted(&[topic::TOPIC]));
 
+/// Options of a group, sorted by name.
+static GROUP: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| sorted(&[group::GROUP]));
+
 fn sorted(parts: &[&'static [OptionSpec]]) -> Vec<&'static OptionSpec> {
     let mut all: Vec<&'static OptionSpec> = parts.iter().flat_map(|part| part.iter()).collect();
     all.sort_by_key(|option| option.name);
@@ -47,6 +51,11 @@ pub fn topic_options() -> &'static [&'static OptionSpec] {
     &TOPIC
 }
 
+/// Every option of a group, hidden ones included, sorted by name.
+pub fn group_options() -> &'static [&'static OptionSpec] {
+    &GROUP
+}
+
 /// True for an option that Kafka does not have.
 pub fn is_own(option: &OptionSpec) -> bool {
     own::OWN.iter().any(|own| own.name == option.name)
@@ -60,6 +69,11 @@ pub fn broker_option(name: &str) -> Option<&'static OptionSpec> {
 /// The topic option of this exact name.
 pub fn topic_option(name: &str) -> Option<&'static OptionSpec> {
     find(&TOPIC, name)
+}
+
+/// The group option of this exact name.
+pub fn group_option(name: &str) -> Option<&'static OptionSpec> {
+    find(&GROUP, name)
 }
 
 fn find(options: &[&'static OptionSpec], name: &str) -> Option<&'static OptionSpec> {
@@ -85,6 +99,16 @@ pub fn nearest_topic_option(name: &str) -> Option<&'static str> {
         .find(given_by_broker)
         .map(|option| option.name)
         .or_else(|| nearest(&TOPIC, name))
+}
+
+/// The group option that was probably meant by a name that is none.
+pub fn nearest_group_option(name: &str) -> Option<&'static str> {
+    let given_by_broker = |option: &&&OptionSpec| option.synonyms.iter().any(|(synonym, _)| *synonym == name);
+    GROUP
+        .iter()
+        .find(given_by_broker)
+        .map(|option| option.name)
+        .or_else(|| nearest(&GROUP, name))
 }
 
 /// The visible option whose name is nearest by edit distance, unless none is near.
@@ -130,6 +154,7 @@ mod tests {
         for (options, other) in [
             (broker_options(), None),
             (topic_options(), Some(broker_options())),
+            (group_options(), Some(broker_options())),
         ] {
             for pair in options.windows(2) {
                 assert!(pair[0].name < pair[1].name, "{} stands twice", pair[1].name);

@@ -14,7 +14,7 @@ pub(super) const METRICS: &str = "Metrics are served over HTTP by `admin.listene
 pub(super) const THREADS: &str =
     "One asynchronous runtime does all the work: there are no thread pools or queues to size.";
 pub(super) const UNSTABLE: &str = "Nothing unstable is offered.";
-pub(super) const GROUPS: &str = "Consumer groups are not there yet.";
+pub(super) const GATHERED: &str = "Group coordinators gather what they write while an earlier write is under way, without a delay or a buffer of its own.";
 pub(super) const SHARE: &str = "Share groups are not there yet.";
 pub(super) const STREAMS: &str = "Streams groups are not there yet.";
 pub(super) const TRANSACTIONS: &str = "Transactions are not there yet.";
