@@ -138,6 +138,7 @@ impl From<&AppendError> for ErrorCode {
             AppendError::UnknownEpoch { .. } => Self::UnknownLeaderEpoch,
             AppendError::Sequence(SequenceError::OutOfOrder { .. }) => Self::OutOfOrderSequenceNumber,
             AppendError::Sequence(SequenceError::InvalidEpoch { .. }) => Self::InvalidProducerEpoch,
+            AppendError::Unavailable(_) => Self::KafkaStorageError,
             AppendError::NoRoom => Self::RequestTimedOut,
             AppendError::Stopped => Self::NotLeaderOrFollower,
         }
@@ -159,7 +160,7 @@ impl From<&ReadError> for ErrorCode {
             ReadError::OffsetOutOfRange { .. } => Self::OffsetOutOfRange,
             ReadError::Deleted => Self::UnknownTopicOrPartition,
             // Clients try again, and reads of what is in memory go on.
-            ReadError::Store(_) => Self::KafkaStorageError,
+            ReadError::Store(_) | ReadError::Unavailable { .. } => Self::KafkaStorageError,
             ReadError::Corrupt { .. } => Self::CorruptMessage,
         }
     }
@@ -170,6 +171,7 @@ impl From<&DeleteRecordsError> for ErrorCode {
         match error {
             DeleteRecordsError::OutOfRange { .. } => Self::OffsetOutOfRange,
             DeleteRecordsError::Deleted => Self::UnknownTopicOrPartition,
+            DeleteRecordsError::Unavailable(_) => Self::KafkaStorageError,
             DeleteRecordsError::Commit(error) => (*error).into(),
         }
     }

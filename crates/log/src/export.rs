@@ -209,7 +209,10 @@ async fn copy(
                 }
             };
             at += bytes.len() as u64;
-            writer.push(bytes, log_end).await?;
+            writer.push(bytes, log_end, piece.holes()).await?;
+        }
+        if piece.holes() {
+            writer.pass_over(piece.end_offset()).await?;
         }
     }
     Ok(Ok(()))

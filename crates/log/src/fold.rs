@@ -38,15 +38,20 @@ pub(crate) async fn fold(
             .last()
             .filter(|leaf| (leaf.segments as usize) < options.manifest_leaf_segments);
         if let Some(leaf) = open_leaf.cloned() {
-            let bytes = log.bucket().get(&leaf.key, Reason::Manifest).await;
-            let bytes = bytes.map_err(|error| ReadError::Store(error.to_string()))?;
-            let mut older = decode_leaf(&bytes, leaf.table_length).map_err(|error| ReadError::Corrupt {
-                what: format!("{}: {error}", leaf.key),
-            })?;
-            older.append(&mut spilled);
-            spilled = older;
-            sealed.leaves.pop();
-            old.push(leaf.key.to_string());
+            match load_leaf(log, &leaf).await {
+                Ok(mut older) => {
+                    older.append(&mut spilled);
+                    spilled = older;
+                    sealed.leaves.pop();
+                    old.push(leaf.key.to_string());
+                }
+                // Sealing goes on: the damaged leaf stays as it is, and what comes fills another.
+                Err(ReadError::Corrupt { what }) => tracing::error!(
+                    partition = %partition.id(), damage = %what,
+                    "segments that this leaf of a manifest describes cannot be read"
+                ),
+                Err(error) => return Err(error),
+            }
         }
         for chunk in spilled.chunks(options.manifest_leaf_segments) {
             let pointer = put_leaf(log, partition, chunk, round).await?;
@@ -72,6 +77,22 @@ pub(crate) async fn fold(
     sealed.folded = segments;
     sealed.added.clear();
     Ok(old)
+}
+
+/// All segments of a leaf. A leaf that is gone is as bad as a damaged one.
+pub(crate) async fn load_leaf(log: &Log, leaf: &LeafPointer) -> Result<Vec<Segment>, ReadError> {
+    let bytes = match log.bucket().get(&leaf.key, Reason::Manifest).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => {
+            return Err(ReadError::Corrupt {
+                what: error.to_string(),
+            });
+        }
+        Err(error) => return Err(ReadError::Store(error.to_string())),
+    };
+    decode_leaf(&bytes, leaf.table_length).map_err(|error| ReadError::Corrupt {
+        what: format!("{}: {error}", leaf.key),
+    })
 }
 
 fn new_key(log: &Log, partition: &Partition, round: u64) -> String {

@@ -18,6 +18,8 @@ pub(crate) struct Format<'a> {
     pub frame_at: usize,
     /// Length of the frame; its last four bytes are its checksum.
     pub frame_len: usize,
+    /// The newest version that its reader knows.
+    pub newest: u8,
 }
 
 impl<'a> Format<'a> {
@@ -29,7 +31,13 @@ impl<'a> Format<'a> {
             rewrite,
             frame_at: 0,
             frame_len,
+            newest: 1,
         }
+    }
+
+    /// Its reader knows versions up to this one.
+    pub(crate) fn up_to(self, newest: u8) -> Self {
+        Self { newest, ..self }
     }
 
     /// All that must hold. `known` are the hex digits of the sample's CRC32C and its length, as first written.
@@ -49,7 +57,7 @@ impl<'a> Format<'a> {
     }
 
     fn newer_is_named(&self) {
-        for version in [0, 2, 9, 255] {
+        for version in [0, self.newest + 1, 9, 255] {
             let mut newer = self.sample.clone();
             newer[self.frame_at + 4] = version;
             let error = (self.rewrite)(&newer).unwrap_err();

@@ -27,7 +27,7 @@ use crate::recover::Recovered;
 use crate::seal::{Builder, BundleRow, Piece, encode_bundle_table};
 use crate::state::{LeafRef, StateRoot, encode_state_root};
 use crate::types::{TopicId, TopicPartition};
-use crate::wal::WAL_EPOCH;
+use crate::wal::{Unsealed, WAL_EPOCH};
 
 /// A bundle's size, about; a round that holds more writes several.
 const BUNDLE_BYTES: u64 = 64 << 20;
@@ -58,6 +58,8 @@ pub(crate) struct Keeper {
     dropped: BTreeSet<TopicPartition>,
     /// Bundles written since the last merge.
     recent_bundles: BTreeSet<Arc<str>>,
+    /// Partitions whose log starts moved since their data was last looked through.
+    pub(crate) prune_due: BTreeSet<TopicPartition>,
     /// Where each partition's dropped segments have been taken care of.
     pub(crate) pruned: BTreeMap<TopicPartition, i64>,
     pub(crate) trash: VecDeque<(Instant, String)>,
@@ -121,6 +123,7 @@ impl Keeper {
             behind,
             dropped,
             recent_bundles: BTreeSet::new(),
+            prune_due: BTreeSet::new(),
             pruned,
             trash: VecDeque::new(),
             folded_away: Vec::new(),
@@ -190,9 +193,8 @@ impl Keeper {
                 self.retention().await;
                 self.expire_producers();
             }
-            if std::mem::take(&mut wal.unsealed().edited) {
-                self.prune().await;
-            }
+            self.note_dirty(&mut wal.unsealed());
+            self.prune().await;
             self.empty_trash().await;
             let trash_at = self.trash.front().map(|(at, _)| *at);
             let trim_at = self.trims.front().map(|(at, _)| *at);
@@ -215,6 +217,15 @@ impl Keeper {
         }
     }
 
+    /// Takes note of what commits changed: partitions whose stored state is behind, and those whose log starts moved.
+    fn note_dirty(&mut self, unsealed: &mut Unsealed) {
+        let dirty = std::mem::take(&mut unsealed.dirty);
+        if std::mem::take(&mut unsealed.edited) {
+            self.prune_due.extend(&dirty);
+        }
+        self.behind.extend(dirty);
+    }
+
     fn take_requests(&mut self) -> Vec<tokio::sync::oneshot::Sender<()>> {
         let keeper = &self.log.shared().keeper;
         self.dropped.extend(
@@ -232,12 +243,13 @@ impl Keeper {
         let log = self.log.clone();
         let wal = &log.shared().wal;
         // Everything below the cut is committed, and its effects are in memory: the commit loop put them there.
+        self.note_dirty(&mut wal.unsealed());
         self.prune().await;
         // The last checkpoint's own entry lies above what it covered; its commit may not have been counted yet.
         while wal.unsealed().processed <= self.covered {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let (cut, objects, dirty) = {
+        let (cut, objects) = {
             let mut unsealed = wal.unsealed();
             let cut = unsealed.processed;
             let objects = unsealed
@@ -245,9 +257,9 @@ impl Keeper {
                 .iter()
                 .take_while(|object| object.slot < cut)
                 .count();
-            (cut, objects, std::mem::take(&mut unsealed.dirty))
+            self.note_dirty(&mut unsealed);
+            (cut, objects)
         };
-        self.behind.extend(dirty);
         self.behind.extend(&self.dropped);
         if self.behind.is_empty() {
             return Ok(());
@@ -306,7 +318,8 @@ impl Keeper {
             partitions
                 .iter()
                 .filter(|(id, partition)| {
-                    self.behind.contains(id) || !partition.lock().sealed.spans.is_empty()
+                    let inner = partition.lock();
+                    inner.broken.is_none() && (self.behind.contains(id) || !inner.sealed.spans.is_empty())
                 })
                 .map(|(_, partition)| Arc::clone(partition))
                 .collect()
@@ -461,6 +474,7 @@ impl Keeper {
             epoch: partition.leader_epoch(),
             incarnation: self.log.shared().identity.incarnation,
             unique: wal.env.random_u64(),
+            cleaned: false,
             crc: builder.crc,
             detail: builder.detail,
         };

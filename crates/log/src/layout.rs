@@ -152,7 +152,13 @@ mod tests {
             incarnation: 78,
         };
         assert_eq!(SnapshotName::parse(&name.key(&id)), Some(name));
-        for other in ["", "1-2-3", "00000000000000000001-2", "00000000000000000001-2-3-4", "x"] {
+        for other in [
+            "",
+            "1-2-3",
+            "00000000000000000001-2",
+            "00000000000000000001-2-3-4",
+            "x",
+        ] {
             assert_eq!(SnapshotName::parse(other), None, "{other}");
         }
     }

@@ -25,7 +25,7 @@ use crate::layout;
 use crate::metrics::{Counters, LogMetrics};
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
-use crate::recover::{RecoverError, Recovered};
+use crate::recover::Recovered;
 use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
 use crate::wal::{LogEnd, NewBatch, Wal};
 
@@ -67,9 +67,6 @@ pub enum StartError {
     /// The store failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// What was taken over of a partition is damaged, or some of it is missing.
-    #[error(transparent)]
-    Recover(#[from] RecoverError),
 }
 
 /// How a batch is to be appended.
@@ -102,6 +99,9 @@ pub enum AppendError {
     /// The partition was deleted.
     #[error("the partition was deleted")]
     Deleted,
+    /// An object that leads to the partition's records is damaged or missing: see [`Partition::unavailable`].
+    #[error("the partition cannot be served: {0}")]
+    Unavailable(String),
     /// The client speaks of an older leadership.
     #[error("leader epoch {found} is older than {current}")]
     FencedEpoch {
@@ -143,6 +143,9 @@ pub enum DeleteRecordsError {
     /// The partition was deleted.
     #[error("the partition was deleted")]
     Deleted,
+    /// An object that leads to the partition's records is damaged or missing: see [`Partition::unavailable`].
+    #[error("the partition cannot be served: {0}")]
+    Unavailable(String),
     /// The deletion may or may not have happened.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -151,7 +154,8 @@ pub enum DeleteRecordsError {
 impl Log {
     /// Starts the log of a new incarnation: its chain is born, its partitions stand as `recovered` left them.
     ///
-    /// What `recovered` knows of partitions that are not in `partitions` belongs to deleted topics.
+    /// What `recovered` knows of partitions that are not in `partitions` belongs to deleted topics. A partition
+    /// whose data is damaged, or missing in part, is open and refuses its service: [`Partition::unavailable`].
     ///
     /// # Errors
     /// [`StartError`]; nothing was acknowledged then.
@@ -197,9 +201,13 @@ impl Log {
         let mut open = BTreeMap::new();
         for spec in partitions {
             let partition = Partition::new(spec.id, spec.leader_epoch, spec.config);
-            if let Some(mut state) = recovered.partitions.remove(&spec.id) {
-                if let Some(broken) = state.broken.take() {
-                    return Err(broken.into());
+            if let Some(state) = recovered.partitions.remove(&spec.id) {
+                if let Some(broken) = &state.broken {
+                    tracing::error!(
+                        partition = %spec.id, damage = %broken.what,
+                        "this partition cannot be served, all others are; nothing of it is changed or deleted: \
+                         bring the object back and start again, or delete the topic"
+                    );
                 }
                 state.fill(&partition, env.instant());
             }
@@ -358,6 +366,9 @@ impl Log {
         if inner.deleted {
             return Err(AppendError::Deleted);
         }
+        if let Some(broken) = &inner.broken {
+            return Err(AppendError::Unavailable(broken.what.clone()));
+        }
         let current = inner.leader_epoch;
         match options.expected_epoch {
             Some(found) if found < current => return Err(AppendError::FencedEpoch { found, current }),
@@ -440,6 +451,8 @@ impl Log {
             let offset = if offset == -1 { high_watermark } else { offset };
             let outcome = if inner.deleted {
                 Err(DeleteRecordsError::Deleted)
+            } else if let Some(broken) = &inner.broken {
+                Err(DeleteRecordsError::Unavailable(broken.what.clone()))
             } else if offset < 0 || offset > high_watermark {
                 Err(DeleteRecordsError::OutOfRange {
                     offset,

@@ -13,7 +13,13 @@ use crate::types::TopicPartition;
 
 const ROOT_MAGIC: [u8; 4] = *b"DRMF";
 const LEAF_MAGIC: [u8; 4] = *b"DRML";
+/// The oldest version, and the one that is written as long as nothing needs more.
 const VERSION: u8 = 1;
+/// Has flags for each segment; written only where one is set, so that what was never compacted stays readable by
+/// releases that know no more.
+const VERSION_FLAGS: u8 = 2;
+/// Flag: compaction wrote the segment, so that offsets may be missing from it.
+const FLAG_CLEANED: u8 = 1;
 
 /// Sealed bytes are checksummed, read and cached by the block.
 pub(crate) const BLOCK_BYTES: usize = 512 << 10;
@@ -54,6 +60,9 @@ pub(crate) struct Segment {
     pub epoch: i32,
     pub incarnation: u64,
     pub unique: u64,
+    /// Compaction wrote it: offsets may be missing, and its batches may begin after `base_offset` and end before
+    /// `end_offset`, which are those of what it replaced.
+    pub cleaned: bool,
     pub crc: u32,
     pub detail: SegmentDetail,
 }
@@ -154,8 +163,21 @@ impl SegmentDetail {
     }
 }
 
+/// The version that these segments need.
+pub(crate) fn version_of<'a>(mut segments: impl Iterator<Item = &'a Segment>) -> u8 {
+    if segments.any(|segment| segment.cleaned) {
+        VERSION_FLAGS
+    } else {
+        VERSION
+    }
+}
+
 impl Segment {
-    pub(crate) fn encode(&self, out: &mut Encoder) {
+    /// `version` is 1, or 2 with flags.
+    pub(crate) fn encode(&self, out: &mut Encoder, version: u8) {
+        if version >= VERSION_FLAGS {
+            out.u8(if self.cleaned { FLAG_CLEANED } else { 0 });
+        }
         out.uvar(self.base_offset as u64);
         out.uvar((self.end_offset - self.base_offset) as u64);
         out.uvar(self.size);
@@ -168,12 +190,21 @@ impl Segment {
         self.detail.encode(out);
     }
 
-    pub(crate) fn decode(input: &mut Decoder<'_>) -> Result<Self, FormatError> {
+    pub(crate) fn decode(input: &mut Decoder<'_>, version: u8) -> Result<Self, FormatError> {
+        Self::decode_unchecked(input, version)?.check()
+    }
+
+    /// In a leaf's table the details are empty and stand elsewhere.
+    fn decode_unchecked(input: &mut Decoder<'_>, version: u8) -> Result<Self, FormatError> {
+        let flags = if version >= VERSION_FLAGS { input.u8()? } else { 0 };
+        if flags & !FLAG_CLEANED != 0 {
+            return Err(FormatError::Invalid("segment's flags"));
+        }
         let base_offset = input.offset()?;
         let end_offset = base_offset
             .checked_add(input.offset()?)
             .ok_or(FormatError::Invalid("offset"))?;
-        let segment = Self {
+        Ok(Self {
             base_offset,
             end_offset,
             size: input.uvar()?,
@@ -182,10 +213,10 @@ impl Segment {
             epoch: input.i32()?,
             incarnation: input.uvar()?,
             unique: input.uvar()?,
+            cleaned: flags & FLAG_CLEANED != 0,
             crc: input.u32()?,
             detail: SegmentDetail::decode(input)?,
-        };
-        segment.check()
+        })
     }
 
     fn check(self) -> Result<Self, FormatError> {
@@ -239,7 +270,8 @@ pub(crate) struct ManifestRoot {
 }
 
 pub(crate) fn encode_root(root: &ManifestRoot) -> Vec<u8> {
-    let mut out = Encoder::framed(ROOT_MAGIC, VERSION);
+    let version = version_of(root.segments.iter());
+    let mut out = Encoder::framed(ROOT_MAGIC, version);
     out.len(root.leaves.len());
     for leaf in &root.leaves {
         out.str(&leaf.key);
@@ -252,12 +284,14 @@ pub(crate) fn encode_root(root: &ManifestRoot) -> Vec<u8> {
         out.uvar(leaf.length);
     }
     out.len(root.segments.len());
-    root.segments.iter().for_each(|segment| segment.encode(&mut out));
+    root.segments
+        .iter()
+        .for_each(|segment| segment.encode(&mut out, version));
     out.finish()
 }
 
 pub(crate) fn decode_root(bytes: &[u8]) -> Result<ManifestRoot, FormatError> {
-    let (_, mut input) = Decoder::framed(bytes, ROOT_MAGIC, "manifest", VERSION)?;
+    let (version, mut input) = Decoder::framed(bytes, ROOT_MAGIC, "manifest", VERSION_FLAGS)?;
     let leaves = input.list(8, |input| {
         Ok(LeafPointer {
             key: input.str()?.into(),
@@ -270,7 +304,7 @@ pub(crate) fn decode_root(bytes: &[u8]) -> Result<ManifestRoot, FormatError> {
             length: input.uvar()?,
         })
     })?;
-    let segments = input.list(16, Segment::decode)?;
+    let segments = input.list(16, |input| Segment::decode(input, version))?;
     input.finish()?;
     Ok(ManifestRoot { leaves, segments })
 }
@@ -293,7 +327,8 @@ pub(crate) fn encode_leaf(segments: &[Segment]) -> (Vec<u8>, u64) {
             out.finish()
         })
         .collect();
-    let mut table = Encoder::framed(LEAF_MAGIC, VERSION);
+    let version = version_of(segments.iter());
+    let mut table = Encoder::framed(LEAF_MAGIC, version);
     table.len(segments.len());
     let mut position = 0u64;
     for (segment, detail) in segments.iter().zip(&details) {
@@ -301,7 +336,7 @@ pub(crate) fn encode_leaf(segments: &[Segment]) -> (Vec<u8>, u64) {
             detail: SegmentDetail::default(),
             ..segment.clone()
         };
-        bare.encode(&mut table);
+        bare.encode(&mut table, version);
         table.uvar(position);
         table.uvar(detail.len() as u64);
         position += detail.len() as u64;
@@ -314,25 +349,10 @@ pub(crate) fn encode_leaf(segments: &[Segment]) -> (Vec<u8>, u64) {
 
 /// Decodes a leaf's table; positions become absolute in the object.
 pub(crate) fn decode_leaf_table(bytes: &[u8]) -> Result<Vec<LeafRow>, FormatError> {
-    let (_, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "manifest leaf", VERSION)?;
+    let (version, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "manifest leaf", VERSION_FLAGS)?;
     let table_length = bytes.len() as u64;
     let rows = input.list(16, |input| {
-        let base_offset = input.offset()?;
-        let end_offset = base_offset
-            .checked_add(input.offset()?)
-            .ok_or(FormatError::Invalid("offset"))?;
-        let segment = Segment {
-            base_offset,
-            end_offset,
-            size: input.uvar()?,
-            max_timestamp: input.var()?,
-            sealed_ms: input.var()?,
-            epoch: input.i32()?,
-            incarnation: input.uvar()?,
-            unique: input.uvar()?,
-            crc: input.u32()?,
-            detail: SegmentDetail::decode(input)?,
-        };
+        let segment = Segment::decode_unchecked(input, version)?;
         let detail_position = table_length
             .checked_add(input.uvar()?)
             .ok_or(FormatError::Invalid("position"))?;

@@ -48,6 +48,8 @@ pub(crate) struct Sealed {
     /// Segments added since.
     pub added: Vec<Arc<Segment>>,
     pub spans: Vec<Arc<Span>>,
+    /// Compaction has seen all records below this offset; 0: none.
+    pub cleaned_to: i64,
 }
 
 impl Sealed {
@@ -83,11 +85,22 @@ impl Sealed {
     }
 }
 
+/// Why a partition is not served, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// What is damaged or missing.
+    pub what: String,
+    /// Its state as it was found; every checkpoint carries it on unchanged, so that a repaired object heals it.
+    pub carried: PartitionState,
+}
+
 /// The mutable part, under one short lock.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub leader_epoch: i32,
     pub deleted: bool,
+    /// Nothing is read, appended, dropped or compacted while this is set.
+    pub broken: Option<Arc<Broken>>,
     pub config: Arc<PartitionConfig>,
     pub log_start: i64,
     /// The offset that the next batch gets.
@@ -118,6 +131,7 @@ impl Partition {
             inner: Mutex::new(Inner {
                 leader_epoch,
                 deleted: false,
+                broken: None,
                 config,
                 log_start: 0,
                 log_end: 0,
@@ -165,6 +179,12 @@ impl Partition {
     /// The offset that the next record gets.
     pub fn log_end_offset(&self) -> i64 {
         self.lock().log_end
+    }
+
+    /// What keeps the partition from being served, if anything does: an object that leads to its records is
+    /// damaged or missing. Reads and appends are refused; all else that the broker has goes on.
+    pub fn unavailable(&self) -> Option<String> {
+        self.lock().broken.as_ref().map(|broken| broken.what.clone())
     }
 
     /// Bytes of the partition's committed data.
@@ -292,10 +312,14 @@ impl Inner {
     /// Committed state as a checkpoint holds it, without what only the caller knows: segments and spans are
     /// those of `sealed`.
     pub(crate) fn stored(&self, id: TopicPartition, sealed: &Sealed) -> PartitionState {
+        if let Some(broken) = &self.broken {
+            return broken.carried.clone();
+        }
         PartitionState {
             id,
             log_start: self.log_start,
             log_end: self.high_watermark,
+            cleaned_to: sealed.cleaned_to,
             epochs: self.epochs.clone(),
             producers: self.producers.committed(self.high_watermark),
             manifest: sealed.manifest.clone(),

@@ -38,6 +38,12 @@ pub enum ReadError {
     /// The topic was deleted.
     #[error("the partition was deleted")]
     Deleted,
+    /// An object that leads to the partition's records is damaged or missing: none of it is served.
+    #[error("the partition cannot be served: {what}")]
+    Unavailable {
+        /// Which object, and how.
+        what: String,
+    },
     /// The store does not answer.
     #[error("the store: {0}")]
     Store(String),
@@ -322,6 +328,7 @@ impl Log {
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let largest = {
             let inner = partition.lock();
+            check_served(&inner)?;
             let sealed = &inner.sealed;
             let leaves = sealed.leaves.iter().map(|leaf| leaf.max_timestamp);
             let segments = sealed.segments().map(|segment| segment.max_timestamp);
@@ -352,6 +359,7 @@ impl Log {
             if inner.deleted {
                 return Err(Failure::Error(ReadError::Deleted));
             }
+            check_served(&inner)?;
             let hot: Vec<Extent> = inner
                 .hot
                 .iter()
@@ -475,10 +483,20 @@ impl From<Failure> for ReadError {
     }
 }
 
+fn check_served(inner: &Inner) -> Result<(), ReadError> {
+    match &inner.broken {
+        None => Ok(()),
+        Some(broken) => Err(ReadError::Unavailable {
+            what: broken.what.clone(),
+        }),
+    }
+}
+
 fn check_range(inner: &Inner, offset: i64) -> Result<(), ReadError> {
     if inner.deleted {
         return Err(ReadError::Deleted);
     }
+    check_served(inner)?;
     if offset < inner.log_start || offset > inner.high_watermark {
         return Err(ReadError::OffsetOutOfRange {
             offset,

@@ -23,7 +23,7 @@ use crate::layout;
 use crate::leaves::{LeafLoad, write_leaves};
 use crate::manifest::decode_root;
 use crate::object::{Extent, WalObject};
-use crate::partition::{Partition, Sealed};
+use crate::partition::{Broken, Partition, Sealed};
 use crate::state::{
     LeafRef, PartitionState, StateRoot, StoredExtent, decode_state_leaf, decode_state_root, encode_state_root,
 };
@@ -84,9 +84,9 @@ pub(crate) struct RecoveredPartition {
     pub state: PartitionState,
     pub sealed: Sealed,
     pub objects: Vec<Extent>,
-    /// Why it cannot be served. Of a deleted topic no more may be left than the entries that came after the
+    /// Why it cannot be served, and all that was found of it. Of a deleted topic no more may be left than the entries that came after the
     /// checkpoint that dropped it; who opens a partition must look here.
-    pub broken: Option<RecoverError>,
+    pub broken: Option<Arc<Broken>>,
 }
 
 impl RecoveredPartition {
@@ -98,6 +98,12 @@ impl RecoveredPartition {
         inner.high_watermark = self.state.log_end;
         inner.epochs = self.state.epochs;
         inner.producers.restore(&self.state.producers, now);
+        inner.broken = self.broken;
+        if inner.broken.is_some() {
+            // It keeps what it has in the state that is carried on; nothing is read from these.
+            (inner.sealed_end, inner.sealed) = (self.state.log_end, Arc::new(self.sealed));
+            return;
+        }
         inner.hot_bytes = self.objects.iter().map(|extent| u64::from(extent.length)).sum();
         let unsealed = self
             .objects
@@ -383,9 +389,9 @@ async fn finish(
     let mut objects = Objects::default();
     let prepared: Vec<(PartitionState, Vec<Extent>)> = states
         .into_values()
-        .map(|mut state| {
-            let extents = std::mem::take(&mut state.extents);
-            let extents = extents.into_iter().map(|extent| objects.extent(extent)).collect();
+        .map(|state| {
+            let extents = state.extents.iter().cloned();
+            let extents = extents.map(|extent| objects.extent(extent)).collect();
             (state, extents)
         })
         .collect();
@@ -445,6 +451,7 @@ async fn load_partition(
 ) -> Result<RecoveredPartition, RecoverError> {
     let mut sealed = Sealed {
         manifest: state.manifest.clone(),
+        cleaned_to: state.cleaned_to,
         ..Sealed::default()
     };
     let mut broken = None;
@@ -453,16 +460,18 @@ async fn load_partition(
         Err(RecoverError::Store(error)) if !error.is_not_found() => return Err(error.into()),
         Err(error) => broken = Some(error),
     }
-    sealed.added = std::mem::take(&mut state.segments)
-        .into_iter()
-        .map(Arc::new)
-        .collect();
-    sealed.spans = std::mem::take(&mut state.spans)
-        .into_iter()
-        .map(Arc::new)
-        .collect();
+    sealed.added = state.segments.iter().cloned().map(Arc::new).collect();
+    sealed.spans = state.spans.iter().cloned().map(Arc::new).collect();
     sealed.drop_below(state.log_start);
     let broken = broken.or_else(|| check_joins(&state, &sealed, &objects).err());
+    let broken = broken.map(|error| {
+        Arc::new(Broken {
+            what: error.to_string(),
+            carried: state.clone(),
+        })
+    });
+    // They stand in `sealed` and `objects` from here on.
+    (state.segments, state.spans, state.extents) = Default::default();
     Ok(RecoveredPartition {
         state,
         sealed,

@@ -27,7 +27,7 @@ impl Keeper {
         for partition in partitions {
             let (config, sealed, log_start, hot_bytes) = {
                 let inner = partition.lock();
-                if inner.deleted || !inner.config.delete {
+                if inner.deleted || inner.broken.is_some() || !inner.config.delete {
                     continue;
                 }
                 (
@@ -105,10 +105,15 @@ impl Keeper {
     /// Lets go of sealed data below the log starts, as far as edits are committed; its objects become trash.
     pub(crate) async fn prune(&mut self) {
         let log = self.log.clone();
-        let partitions = log.open_partitions();
+        let due = std::mem::take(&mut self.prune_due);
+        if due.is_empty() {
+            return;
+        }
         let at = log.shared().wal.env.instant() + self.grace(log.shared().wal.options.segment_grace);
-        for partition in partitions {
-            let id = partition.id();
+        for id in due {
+            let Some(partition) = log.partition(&id) else {
+                continue;
+            };
             let (sealed, log_start) = {
                 let inner = partition.lock();
                 (Arc::clone(&inner.sealed), inner.log_start)
@@ -137,6 +142,7 @@ impl Keeper {
                 }
             }
             if failed {
+                self.prune_due.insert(id);
                 continue;
             }
             let dropped = sealed

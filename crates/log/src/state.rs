@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use crate::codec::{Decoder, Encoder, FormatError};
 use crate::footer::{ProducerBatch, decode_producer_batch, encode_producer_batch};
-use crate::manifest::{Segment, Span, decode_span, encode_span};
+use crate::manifest::{Segment, Span, decode_span, encode_span, version_of};
 use crate::types::{TopicId, TopicPartition};
 
 const ROOT_MAGIC: [u8; 4] = *b"DRCK";
 const LEAF_MAGIC: [u8; 4] = *b"DRCL";
 const VERSION: u8 = 1;
+/// Leaves only, and only where a partition was compacted: where that ended, and flags of segments.
+const VERSION_CLEANED: u8 = 2;
 
 /// What a root says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub(crate) struct PartitionState {
     pub id: TopicPartition,
     pub log_start: i64,
     pub log_end: i64,
+    /// Compaction has seen all records below this offset; 0: none.
+    pub cleaned_to: i64,
     pub epochs: Vec<(i32, i64)>,
     pub producers: Vec<StoredProducer>,
     pub manifest: Option<ManifestRef>,
@@ -99,6 +103,7 @@ impl PartitionState {
             id,
             log_start: 0,
             log_end: 0,
+            cleaned_to: 0,
             epochs: Vec::new(),
             producers: Vec::new(),
             manifest: None,
@@ -194,21 +199,29 @@ pub(crate) fn encode_state_leaf(partitions: &[PartitionState]) -> Vec<u8> {
             names.add(&manifest.key);
         }
     }
-    let mut out = Encoder::framed(LEAF_MAGIC, VERSION);
+    let cleaned = partitions.iter().any(|partition| partition.cleaned_to > 0);
+    let version = match version_of(partitions.iter().flat_map(|partition| &partition.segments)) {
+        VERSION if !cleaned => VERSION,
+        _ => VERSION_CLEANED,
+    };
+    let mut out = Encoder::framed(LEAF_MAGIC, version);
     out.len(names.list.len());
     names.list.iter().for_each(|name| out.str(name));
     out.len(partitions.len());
     for partition in partitions {
-        encode_partition(&mut out, partition, &names);
+        encode_partition(&mut out, partition, &names, version);
     }
     out.finish()
 }
 
-fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names<'_>) {
+fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names<'_>, version: u8) {
     out.raw(&partition.id.topic.0);
     out.uvar(partition.id.partition as u64);
     out.uvar(partition.log_start as u64);
     out.uvar(partition.log_end as u64);
+    if version >= VERSION_CLEANED {
+        out.uvar(partition.cleaned_to as u64);
+    }
     out.len(partition.epochs.len());
     for (epoch, start) in &partition.epochs {
         out.var((*epoch).into());
@@ -233,11 +246,12 @@ fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names
             out.uvar(manifest.length);
         }
     }
-    // Edits since the fold, each with its kind: 1 adds a segment. Compaction's replacements will be kind 2.
+    // Edits since the fold, each with its kind: 1 adds a segment. What compaction replaces in a manifest makes
+    // the round fold it anew, so that no other kind is needed.
     out.len(partition.segments.len());
     for segment in &partition.segments {
         out.u8(1);
-        segment.encode(out);
+        segment.encode(out, version);
     }
     out.len(partition.spans.len());
     partition
@@ -260,14 +274,18 @@ fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names
 }
 
 pub(crate) fn decode_state_leaf(bytes: &[u8]) -> Result<Vec<PartitionState>, FormatError> {
-    let (_, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "checkpoint leaf", VERSION)?;
+    let (version, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "checkpoint leaf", VERSION_CLEANED)?;
     let names: Vec<Arc<str>> = input.list(1, |input| Ok(input.str()?.into()))?;
-    let partitions = input.list(26, |input| decode_partition(input, &names))?;
+    let partitions = input.list(26, |input| decode_partition(input, &names, version))?;
     input.finish()?;
     Ok(partitions)
 }
 
-fn decode_partition(input: &mut Decoder<'_>, names: &[Arc<str>]) -> Result<PartitionState, FormatError> {
+fn decode_partition(
+    input: &mut Decoder<'_>,
+    names: &[Arc<str>],
+    version: u8,
+) -> Result<PartitionState, FormatError> {
     let id = TopicPartition {
         topic: TopicId(input.array()?),
         partition: i32::try_from(input.uvar()?).map_err(|_| FormatError::Invalid("partition"))?,
@@ -278,6 +296,11 @@ fn decode_partition(input: &mut Decoder<'_>, names: &[Arc<str>]) -> Result<Parti
     };
     let log_start = input.offset()?;
     let log_end = input.offset()?;
+    let cleaned_to = if version >= VERSION_CLEANED {
+        input.offset()?
+    } else {
+        0
+    };
     let epochs = input.list(2, |input| Ok((input.i32()?, input.offset()?)))?;
     let producers = input.list(4, |input| {
         Ok(StoredProducer {
@@ -296,7 +319,7 @@ fn decode_partition(input: &mut Decoder<'_>, names: &[Arc<str>]) -> Result<Parti
         _ => return Err(FormatError::Invalid("manifest")),
     };
     let segments = input.list(17, |input| match input.u8()? {
-        1 => Segment::decode(input),
+        1 => Segment::decode(input, version),
         _ => Err(FormatError::Invalid("edit kind")),
     })?;
     let spans = input.list(8, |input| decode_span(input, names))?;
@@ -329,10 +352,14 @@ fn decode_partition(input: &mut Decoder<'_>, names: &[Arc<str>]) -> Result<Parti
     if log_start > log_end {
         return Err(FormatError::Invalid("log start"));
     }
+    if cleaned_to > log_end {
+        return Err(FormatError::Invalid("cleaned offset"));
+    }
     Ok(PartitionState {
         id,
         log_start,
         log_end,
+        cleaned_to,
         epochs,
         producers,
         manifest,

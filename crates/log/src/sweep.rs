@@ -14,6 +14,7 @@ use drumlin_objects::chain::{FENCE_LEN, number_of};
 use crate::keeper::{KeepError, Keeper};
 use crate::layout;
 use crate::partition::{Partition, Sealed};
+use crate::read::ReadError;
 use crate::state::LeafRef;
 
 impl Keeper {
@@ -108,8 +109,21 @@ impl Keeper {
             if strays.is_empty() {
                 continue;
             }
-            let sealed = Arc::clone(&partition.lock().sealed);
-            let needed = self.named_by(&partition, &sealed).await?;
+            let (sealed, broken) = {
+                let inner = partition.lock();
+                (Arc::clone(&inner.sealed), inner.broken.is_some())
+            };
+            if broken {
+                continue;
+            }
+            let needed = match self.named_by(&partition, &sealed).await {
+                Ok(needed) => needed,
+                Err(KeepError::Read(error @ ReadError::Corrupt { .. })) => {
+                    tracing::warn!(%error, partition = %partition.id(), "the sweeper passed a partition over");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for key in strays.into_iter().filter(|key| !needed.contains(*key)) {
                 self.log.bucket().delete(key, Reason::Sweep).await?;
                 removed += 1;

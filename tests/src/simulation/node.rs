@@ -101,7 +101,6 @@ impl From<StartError> for NoStart {
         match error {
             StartError::Fenced => Self::Fenced,
             StartError::Chain(error) => error.into(),
-            StartError::Recover(error) => error.into(),
         }
     }
 }
@@ -178,7 +177,13 @@ impl Node {
             world.plan.options.memory_bytes + (64 << 10),
         ));
         let options = world.plan.options.clone();
+        let led: Vec<TopicPartition> = specs.iter().map(|spec| spec.id).collect();
         let log = Log::start(&env, &bucket, cache, options, identity, Some(recovered), specs).await?;
+        // Nothing here damages an object that was durable: what cannot be served was lost by the broker.
+        if let Some(what) = led.iter().find_map(|id| log.partition(id)?.unavailable()) {
+            env.kill();
+            return Err(NoStart::Broken(what));
+        }
         env.spawn("follow-sweeps", follow_sweeps(log.clone(), Arc::clone(&meta)));
         Ok(Self {
             env,

@@ -312,6 +312,11 @@ impl Client {
                 self.world.trace.note(&format!("damage: {what}"), &[offset]);
                 return Fetched::Failed;
             }
+            Ok(Some(Err(ReadError::Unavailable { what }))) => {
+                self.world.trace.count("reads of partitions that cannot be served");
+                self.world.trace.note(&format!("unavailable: {what}"), &[offset]);
+                return Fetched::Failed;
+            }
             Ok(Some(Err(ReadError::Store(what)))) => {
                 self.world.trace.count("reads that failed in the store");
                 self.world.trace.note(&format!("read failed: {what}"), &[offset]);

@@ -340,7 +340,7 @@ async fn failed(cx: &Cx, wanted: &Wanted, topic: &Topic, error: ReadError) -> Pa
             part.data.last_stable_offset = high_watermark;
             part
         }
-        ReadError::Store(_) | ReadError::Corrupt { .. } => {
+        ReadError::Store(_) | ReadError::Corrupt { .. } | ReadError::Unavailable { .. } => {
             tracing::warn!(topic = %topic.name, partition = wanted.partition, offset = wanted.fetch_offset, %error,
                 "a fetch failed");
             Part::failed(cx, wanted, ErrorCode::from(&error))

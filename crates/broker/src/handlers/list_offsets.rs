@@ -116,6 +116,9 @@ async fn look_up(
         return Err(ErrorCode::UnsupportedVersion);
     }
     let code = |error: ReadError| ErrorCode::from(&error);
+    if partition.unavailable().is_some() {
+        return Err(ErrorCode::KafkaStorageError);
+    }
     Ok(match timestamp {
         LATEST => {
             // A deposed leader must not tell an end that another has moved on from [R2].

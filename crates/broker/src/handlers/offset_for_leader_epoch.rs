@@ -45,6 +45,9 @@ fn answer(cx: &Cx, topic: Option<&Topic>, asked: &OffsetForLeaderPartition) -> E
         .and_then(|partition| partition.as_ref().ok_or(ErrorCode::NotLeaderOrFollower))
         .and_then(|partition| {
             check_epoch(asked.current_leader_epoch, partition.leader_epoch())?;
+            if partition.unavailable().is_some() {
+                return Err(ErrorCode::KafkaStorageError);
+            }
             Ok(partition
                 .end_offset_for_epoch(asked.leader_epoch)
                 .unwrap_or((-1, -1)))

@@ -11,12 +11,15 @@ pub(crate) struct Joined {
     /// The offset after the last batch.
     pub end: i64,
     pub epoch: i32,
+    /// Compaction wrote them: offsets may be missing, as long as they ascend.
+    pub holes: bool,
 }
 
 /// Checks one batch, which comes after `before`.
 pub(crate) fn check_batch(batch: &[u8], before: Joined, at: u64) -> Result<(BatchHeader, Joined), String> {
     let header = check_crc(batch).map_err(|error| format!("the batch at byte {at}: {error}"))?;
-    if header.base_offset != before.end {
+    let joins = header.base_offset == before.end || before.holes && header.base_offset > before.end;
+    if !joins {
         return Err(format!(
             "the batch at byte {at} begins at offset {}, not at {}",
             header.base_offset, before.end
@@ -31,6 +34,7 @@ pub(crate) fn check_batch(batch: &[u8], before: Joined, at: u64) -> Result<(Batc
     let after = Joined {
         end: header.last_offset() + 1,
         epoch: header.partition_leader_epoch,
+        holes: before.holes,
     };
     Ok((header, after))
 }
@@ -61,11 +65,16 @@ pub(crate) struct SealedWalk<'a> {
 }
 
 impl<'a> SealedWalk<'a> {
-    pub(crate) fn new(base: i64, detail: &'a SegmentDetail) -> Self {
+    /// `holes`: compaction wrote it, so that offsets may be missing.
+    pub(crate) fn new(base: i64, holes: bool, detail: &'a SegmentDetail) -> Self {
         Self {
             detail,
             base,
-            joined: Joined { end: base, epoch: -1 },
+            joined: Joined {
+                end: base,
+                epoch: -1,
+                holes,
+            },
             at: 0,
             rest: Vec::new(),
             indexed: 0,
@@ -151,7 +160,8 @@ impl<'a> SealedWalk<'a> {
         if !self.rest.is_empty() {
             return Err(format!("the batch at byte {} is cut short", self.at));
         }
-        if self.joined.end != end {
+        let ends = self.joined.end == end || self.joined.holes && self.joined.end < end;
+        if !ends {
             return Err(format!(
                 "its records end at offset {}, not at {end}",
                 self.joined.end

@@ -184,7 +184,7 @@ impl<'a> Checker<'a> {
             for (id, span) in spans {
                 let part = range(&bytes, span.position, span.length);
                 let part = part.ok_or_else(|| format!("it ends before the data of {id} does"))?;
-                let mut walk = SealedWalk::new(span.base_offset, &span.detail);
+                let mut walk = SealedWalk::new(span.base_offset, false, &span.detail);
                 let walked = walk.push(&part).and_then(|()| walk.finish(span.end_offset));
                 let crc = walked.map_err(|what| format!("{id}: {what}"))?;
                 let told = rows
@@ -206,7 +206,7 @@ impl<'a> Checker<'a> {
             let what = format!("it has {size} bytes, its manifest says {}", segment.size);
             return self.done(&key, 0, Err((Kind::Damaged, what)));
         }
-        let mut walk = SealedWalk::new(segment.base_offset, &segment.detail);
+        let mut walk = SealedWalk::new(segment.base_offset, segment.cleaned, &segment.detail);
         let mut at = 0;
         while at < segment.size {
             let end = segment.size.min(at + STRETCH);
@@ -350,6 +350,7 @@ fn check_extent(entry: &Entry, extent: &ExtentRecord) -> Result<(), String> {
     let mut joined = Joined {
         end: extent.base_offset,
         epoch: extent.leader_epoch,
+        holes: false,
     };
     let (mut at, mut batches) = (0, 0);
     while at < bytes.len() {

@@ -215,9 +215,19 @@ impl PartitionWriter {
         .await
     }
 
-    /// Takes bytes that follow; writes whole batches from the next offset on, up to `end`.
-    pub(super) async fn push(&mut self, bytes: Bytes, end: i64) -> Result<(), ExportError> {
-        self.step(move |state| state.push(&bytes, end)).await
+    /// Takes bytes that follow; writes whole batches from the next offset on, up to `end`. `holes`: offsets may be
+    /// missing.
+    pub(super) async fn push(&mut self, bytes: Bytes, end: i64, holes: bool) -> Result<(), ExportError> {
+        self.step(move |state| state.push(&bytes, end, holes)).await
+    }
+
+    /// All below `offset` has come: what is not there was compacted away.
+    pub(super) async fn pass_over(&mut self, offset: i64) -> Result<(), ExportError> {
+        self.step(move |state| {
+            state.next = state.next.max(offset);
+            Ok(())
+        })
+        .await
     }
 
     /// Ends the partition, whose records must reach to `log_end`.
@@ -241,7 +251,7 @@ impl State {
         ExportError::Damaged { id: self.id, what }
     }
 
-    fn push(&mut self, bytes: &[u8], end: i64) -> Result<(), ExportError> {
+    fn push(&mut self, bytes: &[u8], end: i64, holes: bool) -> Result<(), ExportError> {
         let joined = [self.rest.as_slice(), bytes].concat();
         let mut left: &[u8] = if self.rest.is_empty() { bytes } else { &joined };
         while left.len() >= HEADER_LEN {
@@ -251,7 +261,7 @@ impl State {
             };
             // Below the log start, or written before data moved: passed over. Beyond the end: not of this export.
             if header.last_offset() >= self.next && header.base_offset < end {
-                self.append(&header, batch)?;
+                self.append(&header, batch, holes)?;
             }
             left = after;
         }
@@ -259,9 +269,9 @@ impl State {
         Ok(())
     }
 
-    fn append(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<(), ExportError> {
-        // The first batch may begin below the log start; after it none leaves offsets out.
-        if header.base_offset > self.next {
+    fn append(&mut self, header: &BatchHeader, batch: &[u8], holes: bool) -> Result<(), ExportError> {
+        // The first batch may begin below the log start; after it only compaction leaves offsets out.
+        if header.base_offset > self.next && !holes {
             return Err(self.damaged(format!(
                 "records {} to {} are missing",
                 self.next,

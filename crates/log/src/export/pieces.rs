@@ -26,6 +26,20 @@ pub(super) enum Piece {
 }
 
 impl Piece {
+    /// Whether compaction wrote it, so that offsets may be missing.
+    pub(super) fn holes(&self) -> bool {
+        matches!(self, Self::Segment(segment) if segment.cleaned)
+    }
+
+    /// The offset after it.
+    pub(super) fn end_offset(&self) -> i64 {
+        match self {
+            Self::Segment(segment) => segment.end_offset,
+            Self::Span(span) => span.end_offset,
+            Self::Extents(extents) => extents.last().map_or(0, |extent| extent.last_offset + 1),
+        }
+    }
+
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Segment(segment) => segment.size,

@@ -42,14 +42,20 @@ fn detail(blocks: usize) -> impl Strategy<Value = SegmentDetail> {
 
 pub(crate) fn segment() -> impl Strategy<Value = Segment> {
     (1..20u64 * BLOCK_BYTES as u64).prop_flat_map(|size| {
-        let names = (any::<i32>(), any::<u64>(), any::<u64>(), any::<u32>());
+        let names = (
+            any::<i32>(),
+            any::<u64>(),
+            any::<u64>(),
+            any::<u32>(),
+            any::<bool>(),
+        );
         let times = (any::<i64>(), any::<i64>());
         let blocks = size.div_ceil(BLOCK_BYTES as u64) as usize;
         (offsets(), 1..1_000_000i64, names, times, detail(blocks)).prop_map(
             move |(
                 base_offset,
                 count,
-                (epoch, incarnation, unique, crc),
+                (epoch, incarnation, unique, crc, cleaned),
                 (max_timestamp, sealed_ms),
                 detail,
             )| {
@@ -62,6 +68,7 @@ pub(crate) fn segment() -> impl Strategy<Value = Segment> {
                     epoch,
                     incarnation,
                     unique,
+                    cleaned,
                     crc,
                     detail,
                 }
@@ -145,14 +152,22 @@ pub(crate) fn sample_segment(n: u64) -> Segment {
         epoch: 3,
         incarnation: 17,
         unique: 0x0123_4567_89ab_cdef,
+        cleaned: false,
         crc: 0xcafe_0000 + n as u32,
         detail: sample_detail(size),
     }
 }
 
-#[test]
-fn the_root_holds() {
-    let root = ManifestRoot {
+/// The same after compaction.
+pub(crate) fn sample_cleaned(n: u64) -> Segment {
+    Segment {
+        cleaned: n % 2 == 1,
+        ..sample_segment(n)
+    }
+}
+
+fn sample_root(segments: Vec<Segment>) -> ManifestRoot {
+    ManifestRoot {
         leaves: vec![LeafPointer {
             key: "topic/ab/0123/0/manifest/1-2-3-4".into(),
             base_offset: 0,
@@ -163,16 +178,23 @@ fn the_root_holds() {
             table_length: 40_000,
             length: 4_000_000,
         }],
-        segments: (1..6).map(sample_segment).collect(),
-    };
-    let rewrite = |bytes: &[u8]| decode_root(bytes).map(|read| encode_root(&read));
-    Format::framed(encode_root(&root), &rewrite).hold((0xeeab004f, 951));
+        segments,
+    }
 }
 
 #[test]
-fn the_leaf_and_its_parts_hold() {
-    let segments: Vec<Segment> = (1..6).map(sample_segment).collect();
-    let (sample, table_length) = encode_leaf(&segments);
+fn the_root_holds() {
+    let rewrite = |bytes: &[u8]| decode_root(bytes).map(|read| encode_root(&read));
+    let hold = |segments, known| {
+        let sample = encode_root(&sample_root(segments));
+        Format::framed(sample, &rewrite).up_to(2).hold(known);
+    };
+    hold((1..6).map(sample_segment).collect(), (0xeeab004f, 951));
+    hold((1..6).map(sample_cleaned).collect(), (0x30828177, 956));
+}
+
+fn hold_leaf(segments: &[Segment], known: (u32, usize)) {
+    let (sample, table_length) = encode_leaf(segments);
     let rewrite = move |bytes: &[u8]| {
         decode_leaf(bytes, table_length).map(|read| {
             let (mut again, _) = encode_leaf(&read);
@@ -185,8 +207,17 @@ fn the_leaf_and_its_parts_hold() {
         rewrite: &rewrite,
         frame_at: 0,
         frame_len: table_length as usize,
+        newest: 2,
     };
-    whole.hold((0x9e32956f, 974));
+    whole.hold(known);
+}
+
+#[test]
+fn the_leaf_and_its_parts_hold() {
+    let cleaned: Vec<Segment> = (1..6).map(sample_cleaned).collect();
+    hold_leaf(&cleaned, (0xff5da224, 979));
+    let segments: Vec<Segment> = (1..6).map(sample_segment).collect();
+    hold_leaf(&segments, (0x9e32956f, 974));
     let detail = |bytes: &[u8]| {
         decode_leaf_detail(bytes).map(|read| {
             let mut out = Encoder::framed(LEAF_MAGIC, VERSION);

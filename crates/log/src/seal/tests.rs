@@ -65,6 +65,7 @@ fn the_bundle_holds() {
         frame_len: sample.len() - 604,
         sample,
         rewrite: &rewrite,
+        newest: 1,
     };
     format.hold((0x04ab19b2, 778));
 }

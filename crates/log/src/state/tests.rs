@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::footer::tests::{producer_batch, sample_batch, sample_id};
 use crate::formats::{Format, offsets};
-use crate::manifest::tests::{sample_detail, sample_segment, segment};
+use crate::manifest::tests::{sample_cleaned, sample_detail, sample_segment, segment};
 
 fn extent() -> impl Strategy<Value = StoredExtent> {
     let place = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>());
@@ -76,12 +76,19 @@ fn partition() -> impl Strategy<Value = PartitionState> {
         any::<[u8; 16]>(),
         0..i32::MAX,
         offsets(),
-        offsets(),
+        (offsets(), any::<bool>()),
         manifest,
         parts,
     )
         .prop_map(
-            |(topic, partition, log_start, more, manifest, (epochs, producers, segments, spans, extents))| {
+            |(
+                topic,
+                partition,
+                log_start,
+                (more, cleaned),
+                manifest,
+                (epochs, producers, segments, spans, extents),
+            )| {
                 PartitionState {
                     id: TopicPartition {
                         topic: TopicId(topic),
@@ -89,6 +96,7 @@ fn partition() -> impl Strategy<Value = PartitionState> {
                     },
                     log_start,
                     log_end: log_start + more,
+                    cleaned_to: if cleaned { log_start } else { 0 },
                     epochs,
                     producers,
                     manifest: manifest.map(|(key, length)| ManifestRef {
@@ -156,14 +164,14 @@ fn the_root_holds() {
     Format::framed(encode_state_root(&root), &rewrite).hold((0x98d976a7, 278));
 }
 
-#[test]
-fn the_leaf_holds() {
+fn sample_leaf(cleaned: bool) -> Vec<PartitionState> {
     let bundle: Arc<str> = "wal/3f/1/300/bundle/00000000000000000005-0123456789abcdef".into();
-    let partitions: Vec<PartitionState> = (1..5u8)
+    (1..5u8)
         .map(|n| PartitionState {
             id: sample_id(n),
             log_start: 1000,
             log_end: 9000 + i64::from(n),
+            cleaned_to: if cleaned { 8000 } else { 0 },
             epochs: vec![(1, 1000), (3, 4000)],
             producers: vec![StoredProducer {
                 producer_id: 1002,
@@ -178,7 +186,11 @@ fn the_leaf_holds() {
                 key: format!("topic/ab/{n}/0/manifest/1-2-3-4").into(),
                 length: 12_345,
             }),
-            segments: vec![sample_segment(n.into())],
+            segments: vec![if cleaned {
+                sample_cleaned(n.into())
+            } else {
+                sample_segment(n.into())
+            }],
             spans: vec![Span {
                 bundle: Arc::clone(&bundle),
                 sealed_ms: 1_700_000_100_000,
@@ -202,7 +214,16 @@ fn the_leaf_holds() {
                 crc: 0x1234_5678,
             }],
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn the_leaf_holds() {
     let rewrite = |bytes: &[u8]| decode_state_leaf(bytes).map(|read| encode_state_leaf(&read));
-    Format::framed(encode_state_leaf(&partitions), &rewrite).hold((0xaa0bc6a2, 1518));
+    let hold = |cleaned, known| {
+        let sample = encode_state_leaf(&sample_leaf(cleaned));
+        Format::framed(sample, &rewrite).up_to(2).hold(known);
+    };
+    hold(false, (0xaa0bc6a2, 1518));
+    hold(true, (0xb15b6304, 1530));
 }

@@ -1,0 +1,151 @@
+//! A partition whose manifest is damaged or gone: it alone is refused, nothing of it is lost, and it heals.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{History, TOPIC, id, keys};
+use drumlin_log::check::{CheckOptions, Kind, check};
+use drumlin_log::{AppendError, AppendOptions, DeleteRecordsError, Log, ReadError};
+use drumlin_records::BatchHeader;
+
+/// All batches of a partition, without offsets and epochs.
+async fn read_all(log: &Log, p: i32) -> Vec<Vec<u8>> {
+    let partition = log.partition(&id(p)).unwrap();
+    let mut offset = partition.log_start_offset();
+    let mut found = Vec::new();
+    loop {
+        let read = log.read(&partition, offset, 1 << 20, true).await.unwrap();
+        if read.records.is_empty() {
+            return found;
+        }
+        let bytes = read.records.concat();
+        let mut rest: &[u8] = &bytes;
+        while !rest.is_empty() {
+            let header = BatchHeader::parse(rest).unwrap();
+            let (batch, after) = rest.split_at(header.size_in_bytes());
+            found.push(batch[16..].to_vec());
+            (offset, rest) = (header.last_offset() + 1, after);
+        }
+    }
+}
+
+fn prefix(p: i32) -> String {
+    format!("{TOPIC}/{p}/")
+}
+
+async fn one_partition_is_refused(gone: bool) {
+    let mut history = History::new();
+    let log = history.write().await;
+    log.seal_now().await;
+    let sound = read_all(&log, 0).await;
+    history.stop(log).await;
+    // The manifest that the newest checkpoint names is the newest of the newest start.
+    let manifests = keys(&history.root())
+        .into_iter()
+        .filter(|key| key.contains(&prefix(0)) && key.contains("/manifest/"));
+    let kept: Vec<(String, Vec<u8>)> = manifests
+        .map(|key| {
+            let bytes = std::fs::read(history.file(&key)).unwrap();
+            (key, bytes)
+        })
+        .collect();
+    assert!(!kept.is_empty());
+    for (key, bytes) in &kept {
+        let path = history.file(key);
+        if gone {
+            std::fs::remove_file(path).unwrap();
+        } else {
+            let mut harmed = bytes.clone();
+            harmed[bytes.len() / 2] ^= 0x40;
+            std::fs::write(path, harmed).unwrap();
+        }
+    }
+    let own = |history: &History| -> Vec<String> {
+        let all = keys(&history.root()).into_iter();
+        all.filter(|key| key.contains(&prefix(0))).collect()
+    };
+    let before = own(&history);
+    // Twice, so that what one start carries on is what the next one finds.
+    for _ in 0..2 {
+        let log = history.start().await;
+        let partition = log.partition(&id(0)).unwrap();
+        let what = partition.unavailable().unwrap();
+        assert!(what.contains("/manifest/"), "the damage is named: {what}");
+        for offset in [0, partition.log_start_offset(), partition.high_watermark()] {
+            let refused = log.read(&partition, offset, 1 << 20, true).await;
+            assert!(
+                matches!(refused, Err(ReadError::Unavailable { .. })),
+                "{refused:?}"
+            );
+        }
+        assert!(matches!(
+            log.offset_for_timestamp(&partition, 0).await,
+            Err(ReadError::Unavailable { .. })
+        ));
+        assert!(matches!(
+            log.max_timestamp(&partition).await,
+            Err(ReadError::Unavailable { .. })
+        ));
+        let batch = common::batch(1, 10, 1);
+        let options = AppendOptions {
+            expected_epoch: None,
+            log_append_time: None,
+            deadline: tokio::time::Instant::now() + Duration::from_secs(1),
+        };
+        let header = BatchHeader::parse(&batch).unwrap();
+        let refused = log.append(&partition, &header, &batch, options).await;
+        assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+        let refused = log.delete_records(vec![(partition, -1)]).await;
+        assert!(
+            matches!(refused[..], [Err(DeleteRecordsError::Unavailable(_))]),
+            "{refused:?}"
+        );
+        // All else goes on, rounds and what they sweep included.
+        history.append(&log, 1, 3).await;
+        history.append(&log, 2, 40).await;
+        log.seal_now().await;
+        history.append(&log, 1, 1).await;
+        log.seal_now().await;
+        for p in [1, 2] {
+            let written: Vec<Vec<u8>> = history.written[&p]
+                .iter()
+                .map(|(_, batch)| batch.clone())
+                .collect();
+            assert_eq!(read_all(&log, p).await, written);
+        }
+        history.stop(log).await;
+        assert_eq!(own(&history), before, "nothing of it was deleted or written");
+        let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        let named = report.findings.iter().any(|finding| {
+            matches!(finding.kind, Kind::Damaged | Kind::Missing) && what.contains(&finding.key)
+        });
+        assert!(named, "{report}");
+    }
+    for (key, bytes) in &kept {
+        std::fs::write(history.file(key), bytes).unwrap();
+    }
+    let log = history.start().await;
+    assert_eq!(log.partition(&id(0)).unwrap().unavailable(), None);
+    assert!(read_all(&log, 0).await == sound, "it healed with its object");
+    history.append(&log, 0, 5).await;
+    log.seal_now().await;
+    history.stop(log).await;
+    let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_manifest_costs_its_partition_only() {
+    one_partition_is_refused(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_that_is_gone_costs_its_partition_only() {
+    one_partition_is_refused(true).await;
+}
