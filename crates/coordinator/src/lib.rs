@@ -22,18 +22,26 @@
 //! Start reading at [`Shard`]; `offsets` has the committed offsets, `classic` the groups whose members
 //! assign among themselves, [`consumer`] those that the coordinator assigns (KIP-848).
 
+mod classic;
 pub mod config;
 pub mod consumer;
+mod context;
 mod error_code;
+mod group;
+mod ids;
 pub mod keys;
+mod offsets;
 mod partition;
+mod serve;
 mod shard;
+mod snapshot;
 mod step;
 pub mod timers;
 mod topics;
 
 pub use config::{GroupConfig, GroupOverrides, MigrationPolicy};
 pub use error_code::ErrorCode;
+pub use ids::MemberIds;
 pub use partition::partition_for;
 pub use shard::{CommittedOffset, ReplayError, Shard, ShardFigures, SnapshotError, SnapshotInfo};
 pub use step::{Caller, GroupRequest, GroupResponse, Now, Record, Reply, Step};

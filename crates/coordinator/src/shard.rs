@@ -1,29 +1,58 @@
 //! One partition's groups and offsets: what the owner of the partition calls.
+//!
+//! Owns loading, timers, snapshots and counts; requests are taken apart in `serve`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drumlin_wire::coordinator_records::group_metadata_key::GroupMetadataKey;
 use drumlin_wire::{DecodeError, Str, Uuid};
 
-use crate::{Caller, ErrorCode, GroupConfig, GroupRequest, Now, Reply, Step, Topics};
+use crate::classic::{ClassicGroup, State};
+use crate::context::{Counters, Cx, Timer};
+use crate::group::Group;
+use crate::ids::MemberIds;
+use crate::offsets::Offsets;
+use crate::timers::Timers;
+use crate::{ErrorCode, GroupConfig, Now, Reply, Step, Topics, keys, snapshot};
+
+pub use crate::snapshot::{SnapshotError, SnapshotInfo};
+
+/// Where a shard is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Loading,
+    Serving,
+    Unloaded,
+}
 
 /// All the groups and committed offsets of one partition of `__consumer_offsets`.
 #[derive(Debug)]
 pub struct Shard {
-    partition: i32,
-    config: Arc<GroupConfig>,
-    seed: u64,
-    loaded: bool,
+    pub(crate) partition: i32,
+    pub(crate) config: Arc<GroupConfig>,
+    pub(crate) phase: Phase,
+    pub(crate) groups: BTreeMap<Str, Group>,
+    pub(crate) offsets: Offsets,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) ids: MemberIds,
+    pub(crate) counters: Counters,
 }
 
 impl Shard {
-    /// An empty shard, to be loaded. `seed` makes the member ids that it hands out; it must be another at every load.
+    /// An empty shard, to be loaded. `seed` makes the member ids that it hands out; it must be another at
+    /// every load.
     pub fn new(partition: i32, config: Arc<GroupConfig>, seed: u64) -> Shard {
         Shard {
             partition,
             config,
-            seed,
-            loaded: false,
+            phase: Phase::Loading,
+            groups: BTreeMap::new(),
+            offsets: Offsets::default(),
+            timers: Timers::default(),
+            ids: MemberIds::new(seed),
+            counters: Counters::default(),
         }
     }
 
@@ -32,83 +61,251 @@ impl Shard {
         self.config = config;
     }
 
-    /// Takes one record of the partition, in order of offsets. Records of types that are not known here are
-    /// skipped and counted.
+    /// Takes one record of the partition, in order of offsets, while loading. Records of types that are not
+    /// known here are skipped and counted.
     pub fn replay(
         &mut self,
-        _key: &[u8],
-        _value: Option<&[u8]>,
-        _offset: i64,
+        key: &[u8],
+        value: Option<&[u8]>,
+        offset: i64,
         _timestamp_ms: i64,
     ) -> Result<(), ReplayError> {
+        let key = Bytes::copy_from_slice(key);
+        let value = value.map(Bytes::copy_from_slice);
+        self.replay_bytes(&key, value.as_ref())
+            .map_err(|error| ReplayError::Damaged { offset, error })
+    }
+
+    pub(crate) fn replay_bytes(&mut self, key: &Bytes, value: Option<&Bytes>) -> Result<(), DecodeError> {
+        match keys::record_type(key)? {
+            kind @ 0..=1 => {
+                if let Some(group) = self.offsets.replay(kind, key, value)? {
+                    // A consumer that takes part in no group commits too: its group is but a name.
+                    if !self.groups.contains_key(&group) {
+                        let simple = ClassicGroup::new(&group, None);
+                        self.groups.insert(group.detach(), Group::Classic(simple));
+                    }
+                }
+            }
+            2 => {
+                let id = keys::read_key::<GroupMetadataKey>(key)?.group;
+                match value {
+                    Some(value) => {
+                        let group = ClassicGroup::from_record(&id, value)?;
+                        self.groups.insert(id.detach(), Group::Classic(group));
+                    }
+                    None => {
+                        self.groups.remove(&id);
+                    }
+                }
+            }
+            _ => self.counters.skipped_records += 1,
+        }
         Ok(())
     }
 
-    /// Takes the state of a snapshot; only into an empty shard. Replay goes on at what it covers.
-    pub fn restore(&mut self, _snapshot: &[u8]) -> Result<SnapshotInfo, SnapshotError> {
-        Err(SnapshotError::Damaged)
+    /// Takes the state of a snapshot; only into an empty shard. Replay goes on at what it covers. After an
+    /// error the shard is of no use: begin with a new one, and replay from the start.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<SnapshotInfo, SnapshotError> {
+        let snapshot = snapshot::read(bytes, self.partition)?;
+        for record in &snapshot.records {
+            self.replay_bytes(&record.key, record.value.as_ref())
+                .map_err(SnapshotError::Record)?;
+        }
+        Ok(snapshot.info)
+    }
+
+    /// The state as bytes, the same for the same state. It covers the partition up to offset `covers`
+    /// (exclusive: where replay goes on) and may be stored only once all below that is committed.
+    pub fn snapshot(&self, covers: i64, leader_epoch: i32) -> Bytes {
+        // Groups go first: a commit makes a group where there is none.
+        let groups = self.groups.values().flat_map(Group::records);
+        let info = SnapshotInfo { covers, leader_epoch };
+        snapshot::write(self.partition, info, groups.chain(self.offsets.records()))
     }
 
     /// Everything was replayed: timers start, in full, and requests are served.
-    pub fn loaded(&mut self, _now: Now, _topics: &dyn Topics) -> Step {
-        self.loaded = true;
-        tracing::debug!(
-            partition = self.partition,
-            seed = self.seed,
-            "group coordinator loaded"
-        );
-        Step::default()
-    }
-
-    /// Serves one request. The answer may come in a later step.
-    pub fn request(
-        &mut self,
-        _now: Now,
-        _topics: &dyn Topics,
-        token: u64,
-        _caller: &Caller,
-        request: GroupRequest,
-    ) -> Step {
+    pub fn loaded(&mut self, now: Now, _topics: &dyn Topics) -> Step {
+        self.phase = Phase::Serving;
         let mut step = Step::default();
-        step.reply_now(token, request.failed(ErrorCode::CoordinatorLoadInProgress));
+        let (groups, mut cx) = self.parts(now, &mut step);
+        for group in groups.values_mut() {
+            match group {
+                Group::Classic(group) => group.loaded(&mut cx),
+            }
+        }
+        self.time_expiry(now);
         step
     }
 
     /// Runs every timer that is due: sessions, rebalances, expiry of offsets, regular expressions.
-    pub fn tick(&mut self, _now: Now, _topics: &dyn Topics) -> Step {
-        Step::default()
+    pub fn tick(&mut self, now: Now, _topics: &dyn Topics) -> Step {
+        let mut step = Step::default();
+        if self.phase != Phase::Serving {
+            return step;
+        }
+        while let Some(timer) = self.timers.pop(now.mono_ms) {
+            if timer == Timer::Expiry {
+                self.expire(now, &mut step);
+                continue;
+            }
+            let (groups, mut cx) = self.parts(now, &mut step);
+            match timer {
+                Timer::Join(id) => with_classic(groups, &id, |group| group.join_due(&mut cx)),
+                Timer::Sync(id) => with_classic(groups, &id, |group| group.sync_due(&mut cx)),
+                Timer::Session(id, member) => {
+                    with_classic(groups, &id, |group| group.session_due(&member, &mut cx));
+                }
+                Timer::Expiry => {}
+            }
+        }
+        self.time_expiry(now);
+        step
     }
 
     /// When the next timer is due, in the monotonic clock; `None` while nothing is timed.
     pub fn next_deadline(&self) -> Option<u64> {
-        None
+        match self.phase {
+            Phase::Serving => self.timers.next(),
+            Phase::Loading | Phase::Unloaded => None,
+        }
     }
 
-    /// Forgets the offsets of a topic that was deleted.
-    pub fn topic_deleted(&mut self, _now: Now, _id: Uuid, _name: &str) -> Step {
-        Step::default()
+    /// Offsets expire only where there are groups: an idle shard has no timer.
+    pub(crate) fn time_expiry(&mut self, now: Now) {
+        if self.groups.is_empty() {
+            self.timers.cancel(&Timer::Expiry);
+        } else if self.timers.when(&Timer::Expiry).is_none() {
+            let every = u64::try_from(self.config.offsets_retention_check_interval_ms).unwrap_or(1);
+            self.timers.set(Timer::Expiry, now.mono_ms + every.max(1));
+        }
+    }
+
+    /// Deletes what has expired: offsets, and groups that have neither members nor offsets.
+    fn expire(&mut self, now: Now, step: &mut Step) {
+        let times = (now.wall_ms, self.config.offsets_retention_ms);
+        let mut gone = Vec::new();
+        for (id, group) in &self.groups {
+            let subscribed = |topic: &Str| group.subscribes(topic);
+            let expired = self
+                .offsets
+                .expire(id, group.expiry(), subscribed, times, &mut step.records);
+            self.counters.expirations += expired as u64;
+            if group.is_abandoned() && !self.offsets.has(id) {
+                step.records.append(&mut group.tombstones());
+                gone.push(id.clone());
+            }
+        }
+        for id in &gone {
+            self.forget(id, now, step);
+        }
+    }
+
+    /// Removes a group whose tombstones are written.
+    pub(crate) fn forget(&mut self, id: &Str, now: Now, step: &mut Step) {
+        let Some(group) = self.groups.remove(id) else {
+            return;
+        };
+        let (_, mut cx) = self.parts(now, step);
+        match group {
+            Group::Classic(mut group) => {
+                group.cancel_timers(&mut cx);
+                group.refuse_all(ErrorCode::UnknownMemberId, &mut cx);
+            }
+        }
+    }
+
+    /// Forgets the offsets of a topic that was deleted. To be called again for a topic that was deleted while
+    /// the shard was loading.
+    pub fn topic_deleted(&mut self, _now: Now, id: Uuid, name: &str) -> Step {
+        let mut step = Step::default();
+        if self.phase == Phase::Serving {
+            let deleted = self.offsets.delete_topic(id, &Str::from(name), &mut step.records);
+            self.counters.deletions += deleted as u64;
+        }
+        step
     }
 
     /// Ends it: NOT_COORDINATOR to everybody who waits. It serves nothing afterwards.
     pub fn unload(&mut self) -> Vec<Reply> {
-        self.loaded = false;
-        Vec::new()
+        let mut step = Step::default();
+        let (groups, mut cx) = self.parts(Now::default(), &mut step);
+        for group in groups.values_mut() {
+            match group {
+                Group::Classic(group) => group.refuse_all(ErrorCode::NotCoordinator, &mut cx),
+            }
+        }
+        self.phase = Phase::Unloaded;
+        self.groups.clear();
+        self.offsets = Offsets::default();
+        self.timers.clear();
+        for reply in &mut step.replies {
+            reply.waits = false;
+        }
+        step.replies
     }
 
-    /// The state as bytes, the same for the same state. It covers the partition up to offset `covers`
-    /// (exclusive) and may be stored only once that is committed.
-    pub fn snapshot(&self, _covers: i64, _leader_epoch: i32) -> Bytes {
-        Bytes::new()
+    /// The groups, and what they need to take a step.
+    pub(crate) fn parts<'a>(
+        &'a mut self,
+        now: Now,
+        step: &'a mut Step,
+    ) -> (&'a mut BTreeMap<Str, Group>, Cx<'a>) {
+        let cx = Cx {
+            now,
+            config: &self.config,
+            timers: &mut self.timers,
+            ids: &mut self.ids,
+            counters: &mut self.counters,
+            step,
+        };
+        (&mut self.groups, cx)
+    }
+
+    /// The answer while it cannot serve, if so.
+    pub(crate) fn refusal(&self) -> Option<ErrorCode> {
+        match self.phase {
+            Phase::Loading => Some(ErrorCode::CoordinatorLoadInProgress),
+            Phase::Serving => None,
+            Phase::Unloaded => Some(ErrorCode::NotCoordinator),
+        }
     }
 
     /// Counts for metrics.
     pub fn figures(&self) -> ShardFigures {
-        ShardFigures::default()
+        let mut figures = ShardFigures {
+            offsets: self.offsets.len() as u64,
+            classic_rebalances: self.counters.classic_rebalances,
+            commits: self.counters.commits,
+            expirations: self.counters.expirations,
+            deletions: self.counters.deletions,
+            skipped_records: self.counters.skipped_records,
+            ..ShardFigures::default()
+        };
+        for group in self.groups.values() {
+            figures.members += group.len() as u64;
+            let count = match group {
+                Group::Classic(group) => match group.state() {
+                    State::Empty => &mut figures.classic_empty,
+                    State::PreparingRebalance => &mut figures.classic_preparing,
+                    State::CompletingRebalance => &mut figures.classic_completing,
+                    State::Stable => &mut figures.classic_stable,
+                },
+            };
+            *count += 1;
+        }
+        figures
     }
 
     /// Every committed offset, in order of group, topic and partition.
     pub fn committed_offsets(&self) -> impl Iterator<Item = CommittedOffset<'_>> {
-        std::iter::empty()
+        self.offsets.iter()
+    }
+}
+
+fn with_classic(groups: &mut BTreeMap<Str, Group>, id: &Str, act: impl FnOnce(&mut ClassicGroup)) {
+    if let Some(Group::Classic(group)) = groups.get_mut(id) {
+        act(group);
     }
 }
 
@@ -173,27 +370,4 @@ pub enum ReplayError {
         /// What is wrong with it.
         error: DecodeError,
     },
-}
-
-/// What a snapshot says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotInfo {
-    /// The offset at which replay goes on.
-    pub covers: i64,
-    /// The leader epoch in which it was taken.
-    pub leader_epoch: i32,
-}
-
-/// Why bytes are not a snapshot that can be used. Replay from the start gives the same state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
-    /// Not the bytes that were written.
-    #[error("the snapshot is damaged")]
-    Damaged,
-    /// Written by a newer version.
-    #[error("snapshot format {0} is not known")]
-    Version(u16),
-    /// Of another partition.
-    #[error("the snapshot is of partition {0}")]
-    Partition(i32),
 }

@@ -200,7 +200,11 @@ impl GroupRequest {
                 ..SyncGroupResponse::default()
             }),
             GroupRequest::Heartbeat(_) => GroupResponse::Heartbeat(HeartbeatResponse {
-                error_code,
+                // While groups are loaded members need not do anything: their sessions begin anew after it.
+                error_code: match error {
+                    ErrorCode::CoordinatorLoadInProgress => ErrorCode::None.code(),
+                    _ => error_code,
+                },
                 ..HeartbeatResponse::default()
             }),
             GroupRequest::LeaveGroup(_) => GroupResponse::LeaveGroup(LeaveGroupResponse {

@@ -1,0 +1,80 @@
+//! A group of either protocol, and what both have in common.
+
+use drumlin_wire::Str;
+use drumlin_wire::messages::list_groups_response::ListedGroup;
+
+use crate::classic::ClassicGroup;
+use crate::offsets::ExpiryBase;
+use crate::{ErrorCode, Record};
+
+/// A group.
+#[derive(Debug)]
+pub(crate) enum Group {
+    /// Its members assign among themselves.
+    Classic(ClassicGroup),
+}
+
+impl Group {
+    /// How many members it has.
+    pub fn len(&self) -> usize {
+        match self {
+            Group::Classic(group) => group.len(),
+        }
+    }
+
+    /// Whether nobody is in it, nor on the way into it: without offsets it can go.
+    pub fn is_abandoned(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_abandoned(),
+        }
+    }
+
+    /// Whether a member reads this topic: then its offsets are kept.
+    pub fn subscribes(&self, topic: &Str) -> bool {
+        match self {
+            Group::Classic(group) => group.subscribes(topic),
+        }
+    }
+
+    /// Since when its offsets have been unused.
+    pub fn expiry(&self) -> ExpiryBase {
+        match self {
+            Group::Classic(group) => group.expiry(),
+        }
+    }
+
+    /// Whether its offsets may be deleted one by one.
+    pub fn check_offset_delete(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) => group.check_offset_delete(),
+        }
+    }
+
+    /// Whether it may be deleted.
+    pub fn check_delete(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) => group.check_delete(),
+        }
+    }
+
+    /// The records that make it as it is stored, in order.
+    pub fn records(&self) -> Vec<Record> {
+        match self {
+            Group::Classic(group) => group.stored().into_iter().collect(),
+        }
+    }
+
+    /// The records that delete it.
+    pub fn tombstones(&self) -> Vec<Record> {
+        match self {
+            Group::Classic(group) => group.tombstone().into_iter().collect(),
+        }
+    }
+
+    /// Its line in a list.
+    pub fn list(&self) -> ListedGroup {
+        match self {
+            Group::Classic(group) => group.list(),
+        }
+    }
+}
