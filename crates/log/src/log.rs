@@ -33,6 +33,8 @@ use crate::wal::{LogEnd, NewBatch, Wal};
 const LOCAL_READ_AHEAD: usize = 2 << 20;
 /// How often memory budgets are enforced.
 const TIDY_INTERVAL: Duration = Duration::from_millis(200);
+/// Disk space that lay unused for this long is given back: longer than a round, which is what fills it.
+const DISK_TIDY_INTERVAL: Duration = Duration::from_secs(150);
 
 /// A broker's log. Cheap to clone.
 #[derive(Clone)]
@@ -539,11 +541,16 @@ impl Log {
         let wal = &self.shared.wal;
         let mut ticks = tokio::time::interval(TIDY_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut disk_tidied = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = wal.over_budget.notified() => {}
                 _ = ticks.tick() => {}
+            }
+            if disk_tidied.elapsed() > DISK_TIDY_INTERVAL {
+                disk_tidied = Instant::now();
+                wal.bucket.release_unused().await;
             }
             for object in wal.over_memory_budget() {
                 if let Some(cache) = &self.shared.hotcache {

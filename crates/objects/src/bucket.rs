@@ -218,6 +218,13 @@ impl Bucket {
             .map_or_else(|| Ok(LockGuard::empty()), |local| local.lock())
     }
 
+    /// Gives back disk space that a local directory keeps for files to come and did not need since the last call.
+    pub async fn release_unused(&self) {
+        if let Some(local) = &self.shared.local {
+            local.release_unused().await;
+        }
+    }
+
     /// Puts a new object: ONE attempt, atomic put-if-absent. Durable when it returns `Ok`.
     pub async fn put_new(&self, key: &str, body: Bytes, why: Reason) -> Result<(), PutNewError> {
         let path = path_of(Operation::PutNew, key)?;

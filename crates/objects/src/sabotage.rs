@@ -21,12 +21,16 @@ pub enum Sabotage {
     DeleteBeforeCommit,
     /// An entry names objects that are still on their way [N2].
     NameBeforeDurable,
+    /// A new manifest drops more than compaction has read, and a key with it.
+    KeyDroppedByCompaction,
+    /// A tombstone is removed by the first pass that sees it, whatever `delete.retention.ms` says.
+    TombstoneTooEarly,
 }
 
 #[cfg(feature = "sabotage")]
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeCommit,
         Self::DuplicateBeforeCommit,
         Self::NoRelist,
@@ -34,6 +38,8 @@ impl Sabotage {
         Self::DeleteByAge,
         Self::DeleteBeforeCommit,
         Self::NameBeforeDurable,
+        Self::KeyDroppedByCompaction,
+        Self::TombstoneTooEarly,
     ];
 }
 

@@ -24,6 +24,8 @@ pub enum Reason {
     Recovery,
     /// Deletion and the search for orphans.
     Sweep,
+    /// Compaction of topics: what it reads and what it writes.
+    Compaction,
     /// The test of put-if-absent.
     Probe,
     /// `drumlin store check` and its kind.
@@ -32,7 +34,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Wal,
         Reason::Bundle,
         Reason::Segment,
@@ -42,6 +44,7 @@ impl Reason {
         Reason::ColdRead,
         Reason::Recovery,
         Reason::Sweep,
+        Reason::Compaction,
         Reason::Probe,
         Reason::Check,
     ];
@@ -58,6 +61,7 @@ impl Reason {
             Self::ColdRead => "cold_read",
             Self::Recovery => "recovery",
             Self::Sweep => "sweep",
+            Self::Compaction => "compaction",
             Self::Probe => "probe",
             Self::Check => "check",
         }

@@ -4,17 +4,19 @@
 //! temporary file, makes it durable, and links (put-if-absent) or renames (overwrite) it into place; see
 //! [`write`](self::write) for the order, which is rule S2. The rest is passed on to `LocalFileSystem`.
 //!
-//! Two names below the root are its own and never show in lists: `.lock`, and `.tmp` with what is half written.
+//! Two names below the root are its own and never show in lists: `.lock`, and `.tmp` with what is half written and
+//! the files that deleted objects left.
 
 mod aligned;
 mod lock;
+mod recycle;
 mod write;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +35,7 @@ use object_store::{
 use crate::env::Env;
 use crate::error::{LocalFailure, LockError, OpenError};
 pub use lock::LockGuard;
+use recycle::Recycled;
 
 const TMP: &str = ".tmp";
 const LOCK: &str = ".lock";
@@ -66,6 +69,10 @@ pub(crate) struct Shared {
     tag: u64,
     /// Directories known to be durable, and all above them up to the root.
     durable: Mutex<HashSet<PathBuf>>,
+    /// Files that deleted objects left.
+    recycled: Recycled,
+    /// The file system knows no rename that replaces nothing.
+    by_link: AtomicBool,
 }
 
 impl LocalStore {
@@ -98,6 +105,8 @@ impl LocalStore {
             next_tmp: AtomicU64::new(0),
             tag: env.random_u64(),
             durable: Mutex::default(),
+            recycled: Recycled::default(),
+            by_link: AtomicBool::new(false),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -118,30 +127,24 @@ impl LocalStore {
 
     /// Whether puts go through the page cache: by option, or since the file system refused anything else.
     pub fn is_buffered(&self) -> bool {
-        self.shared.buffered.load(Ordering::Relaxed)
+        self.shared.is_buffered()
     }
 
-    /// Locks the directory against other processes and clears what they left half written.
+    /// Locks the directory against other processes. Files that they left half written, or kept to be written again,
+    /// are looked through in the background.
     pub fn lock(&self) -> std::result::Result<LockGuard, LockError> {
         let guard = lock::lock(&self.shared.root, &self.shared.root.join(LOCK))?;
-        for n in 0..TMP_DIRS {
-            self.clear_tmp(&self.shared.root.join(TMP).join(n.to_string()));
-        }
+        let (shared, env) = (self.shared.clone(), self.env.clone());
+        self.env.spawn("local-tmp", async move {
+            env.blocking(move || shared.adopt_tmp()).await;
+        });
         Ok(guard)
     }
 
-    fn clear_tmp(&self, dir: &FsPath) {
-        let own = format!("{:016x}-", self.shared.tag);
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_none_or(|name| !name.starts_with(&own))
-            {
-                // What stays is only litter; the next start tries again.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+    /// Gives back the space of files that were kept to be written again and not wanted since the last call.
+    pub async fn release_unused(&self) {
+        let shared = self.shared.clone();
+        self.env.blocking(move || shared.recycled.release(false)).await;
     }
 
     async fn settle_file(&self, location: &Path) -> Result<()> {
@@ -161,6 +164,56 @@ impl LocalStore {
 }
 
 impl Shared {
+    /// A name that nobody has had.
+    fn tmp_path(&self) -> PathBuf {
+        let n = self.next_tmp.fetch_add(1, Ordering::Relaxed);
+        let dir = self.root.join(TMP).join((n % TMP_DIRS).to_string());
+        dir.join(format!("{:016x}-{n}", self.tag))
+    }
+
+    /// Takes over what earlier processes left.
+    fn adopt_tmp(&self) {
+        let own = format!("{:016x}-", self.tag);
+        for n in 0..TMP_DIRS {
+            let dir = self.root.join(TMP).join(n.to_string());
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(|name| name.starts_with(&own))
+                {
+                    continue;
+                }
+                // A file of two names is an object too: only this name of it goes.
+                match entry.metadata() {
+                    Ok(found) if found.is_file() && found.nlink() == 1 && self.recycled.wants(found.len()) => {
+                        self.recycled.keep(entry.path(), found.len());
+                    }
+                    // What stays is only litter; the next start tries again.
+                    _ => drop(fs::remove_file(entry.path())),
+                }
+            }
+        }
+    }
+
+    /// Deletes an object; its file is kept to be written again while there is room.
+    fn delete(&self, location: &Path) -> io::Result<()> {
+        let path = self.file(location);
+        let found = fs::symlink_metadata(&path)?;
+        let keeps = found.is_file() && found.nlink() == 1 && self.recycled.wants(found.len());
+        if !keeps || self.is_buffered() {
+            return fs::remove_file(path);
+        }
+        let kept = self.tmp_path();
+        fs::rename(&path, &kept)?;
+        self.recycled.keep(kept, found.len());
+        Ok(())
+    }
+
+    fn is_buffered(&self) -> bool {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
     fn file(&self, location: &Path) -> PathBuf {
         self.root.join(location.as_ref())
     }
@@ -216,7 +269,13 @@ impl Shared {
         let bytes = if options.head {
             Bytes::new()
         } else {
-            read_range(&file, &range).map_err(fail)?
+            let bytes = read_range(&file, &range).map_err(fail)?;
+            // Deleted meanwhile, its file may have been written again.
+            let named = fs::metadata(&path).map_err(fail)?;
+            if (named.dev(), named.ino()) != (metadata.dev(), metadata.ino()) {
+                return Err(fail(ErrorKind::NotFound.into()));
+            }
+            bytes
         };
         let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
         Ok(GetResult {
@@ -389,7 +448,8 @@ impl ObjectStore for LocalStore {
                 let (shared, env) = (shared.clone(), env.clone());
                 async move {
                     env.blocking(move || {
-                        fs::remove_file(shared.file(&location))
+                        shared
+                            .delete(&location)
                             .map_err(|error| read_error(&location, error))?;
                         Ok(location)
                     })

@@ -1,27 +1,29 @@
-//! One put into the local directory, as rule S2 orders it: write a temporary file of its own, set its length,
-//! fdatasync, link or rename, fsync the directory.
+//! One put into the local directory, as rule S2 orders it: write a file of its own, set its length, fdatasync, give
+//! it its name, fsync the directory.
 //!
-//! Large bodies bypass the page cache (`O_DIRECT`): new pages cost more CPU than everything else here. A body
-//! in block-aligned memory is written from where it lies; its unaligned tail, and bodies that are not aligned,
-//! go through an aligned scratch.
+//! The file is one that a deleted object left ([`super::recycle`]), else a new one. It gets its name by a rename
+//! that replaces nothing, which is a link and an unlink at once; where a file system knows no such rename, by those.
+//! The page cache is bypassed (`O_DIRECT`): new pages cost more CPU than everything else here. A body in
+//! block-aligned memory is written from where it lies; its unaligned tail, and small or unaligned bodies, go through
+//! an aligned scratch.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use object_store::PutPayload;
-use rustix::fs::{OFlags, fdatasync};
-use rustix::io::Errno;
+use rustix::fs::{CWD, OFlags, RenameFlags, fdatasync, renameat_with};
+use rustix::io::{Errno, pwritev};
 
 use super::aligned::{Aligned, BLOCK, is_aligned};
-use super::{Shared, TMP, TMP_DIRS};
+use super::Shared;
 use crate::error::LocalFailure;
 
-/// Below this the page cache is no dearer, and saves the scratch copy.
-const DIRECT_FROM: usize = 64 << 10;
-/// The scratch for what is not aligned.
+/// A body up to this is copied into the scratch and written at once.
+const SMALL: usize = 64 << 10;
+/// The scratch for larger bodies that are not aligned.
 const SCRATCH: usize = 1 << 20;
 
 /// Puts an object durably. `Ok(false)`: `if_absent`, and there is one already.
@@ -32,12 +34,15 @@ pub(super) fn put(
     if_absent: bool,
 ) -> Result<bool, LocalFailure> {
     shared.make_parent_durable(path)?;
-    let tmp = Tmp::new(shared);
-    let file = write_tmp(shared, &tmp, payload)?;
+    let (tmp, file) = match write_tmp(shared, payload) {
+        // What is kept to be written again is the first to make room.
+        Err(LocalFailure::Full(_)) if shared.recycled.release(true) > 0 => write_tmp(shared, payload)?,
+        other => other?,
+    };
     // An EIO here says that pages were lost, and the kernel says so only once: never tried again.
     fdatasync(&file).map_err(|errno| sync_failure(errno.into()))?;
     drop(file);
-    if !publish(shared, &tmp, path, if_absent)? {
+    if !publish(shared, tmp, path, if_absent)? {
         return Ok(false);
     }
     fsync_parent(path)?;
@@ -45,16 +50,21 @@ pub(super) fn put(
 }
 
 /// Gives the temporary file its name. A directory that somebody removed meanwhile is made again, once.
-fn publish(shared: &Shared, tmp: &Tmp, path: &Path, if_absent: bool) -> Result<bool, LocalFailure> {
+fn publish(shared: &Shared, tmp: Tmp, path: &Path, if_absent: bool) -> Result<bool, LocalFailure> {
     let mut again = true;
     loop {
         let result = if if_absent {
-            fs::hard_link(&tmp.path, path)
+            name_new(shared, &tmp.path, path)
         } else {
-            fs::rename(&tmp.path, path)
+            fs::rename(&tmp.path, path).map(|()| true)
         };
         match result {
-            Ok(()) => return Ok(true),
+            Ok(renamed) => {
+                if renamed {
+                    tmp.is_gone();
+                }
+                return Ok(true);
+            }
             Err(error) if if_absent && error.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(error) if again && error.kind() == ErrorKind::NotFound => {
                 again = false;
@@ -66,18 +76,37 @@ fn publish(shared: &Shared, tmp: &Tmp, path: &Path, if_absent: bool) -> Result<b
     }
 }
 
-/// A temporary name, unique per attempt; gone when dropped (the object keeps its bytes by its own link).
+/// Names a file if nothing has the name. `Ok(false)`: by a link, and the old name is there still.
+fn name_new(shared: &Shared, from: &Path, to: &Path) -> io::Result<bool> {
+    if !shared.by_link.load(Ordering::Relaxed) {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                shared.by_link.store(true, Ordering::Relaxed);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    fs::hard_link(from, to).map(|()| false)
+}
+
+/// A temporary name, unique per attempt; gone when dropped.
 struct Tmp {
     path: PathBuf,
+    gone: bool,
 }
 
 impl Tmp {
     fn new(shared: &Shared) -> Self {
-        let n = shared.next_tmp.fetch_add(1, Ordering::Relaxed);
-        let dir = shared.root.join(TMP).join((n % TMP_DIRS).to_string());
         Self {
-            path: dir.join(format!("{:016x}-{n}", shared.tag)),
+            path: shared.tmp_path(),
+            gone: false,
         }
+    }
+
+    /// The name is another's now.
+    fn is_gone(mut self) {
+        self.gone = true;
     }
 
     fn create(&self, flags: OFlags) -> io::Result<File> {
@@ -101,35 +130,54 @@ impl Tmp {
 
 impl Drop for Tmp {
     fn drop(&mut self) {
-        // Renamed away, or litter that the next start clears.
-        let _ = fs::remove_file(&self.path);
+        if !self.gone {
+            // What stays is litter, which the next start finds.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-fn write_tmp(shared: &Shared, tmp: &Tmp, payload: &PutPayload) -> Result<File, LocalFailure> {
-    let direct = payload.content_length() >= DIRECT_FROM && !shared.buffered.load(Ordering::Relaxed);
-    if direct {
-        match tmp
-            .create(OFlags::DIRECT)
-            .and_then(|file| write_direct(&file, payload).map(|()| file))
-        {
-            Ok(file) => return Ok(file),
+fn write_tmp(shared: &Shared, payload: &PutPayload) -> Result<(Tmp, File), LocalFailure> {
+    if !shared.buffered.load(Ordering::Relaxed) {
+        let result = open_direct(shared, payload.content_length() as u64)
+            .and_then(|(tmp, file)| write_direct(&file, payload).map(|()| (tmp, file)));
+        match result {
+            Ok(written) => return Ok(written),
             // tmpfs, overlayfs and others refuse to open, or to write, like that.
             Err(error) if is_refusal(&error) => {
                 shared.buffered.store(true, Ordering::Relaxed);
                 tracing::info!(root = %shared.root.display(), "file system refuses direct I/O, writing buffered");
-                let _ = fs::remove_file(&tmp.path);
             }
             Err(error) => return Err(error.into()),
         }
     }
+    let tmp = Tmp::new(shared);
     let file = tmp.create(OFlags::empty())?;
     let mut at = 0;
     for chunk in payload.iter() {
         file.write_all_at(chunk, at)?;
         at += chunk.len() as u64;
     }
-    Ok(file)
+    Ok((tmp, file))
+}
+
+/// A file that a deleted object left, or a new one.
+fn open_direct(shared: &Shared, size: u64) -> io::Result<(Tmp, File)> {
+    if let Some(path) = shared.recycled.take(size) {
+        let tmp = Tmp { path, gone: false };
+        let open = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(&tmp.path);
+        match open {
+            Ok(file) => return Ok((tmp, file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => tmp.is_gone(),
+            Err(error) => return Err(error),
+        }
+    }
+    let tmp = Tmp::new(shared);
+    let file = tmp.create(OFlags::DIRECT)?;
+    Ok((tmp, file))
 }
 
 fn is_refusal(error: &io::Error) -> bool {
@@ -137,21 +185,49 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 fn write_direct(file: &File, payload: &PutPayload) -> io::Result<()> {
-    let mut scratch: Option<Aligned> = None;
+    let length = payload.content_length();
+    let mut chunks = payload.iter();
+    let (first, more) = (chunks.next(), chunks.next().is_some());
+    match first {
+        Some(body) if !more && length > SMALL && is_aligned(body) => write_aligned(file, body)?,
+        _ => write_copied(file, payload)?,
+    }
+    // The last block was padded, or the file was longer.
+    if file.metadata()?.len() != length as u64 {
+        file.set_len(length as u64)?;
+    }
+    Ok(())
+}
+
+/// One write of all whole blocks from where they lie, and of the tail's copy.
+fn write_aligned(file: &File, body: &[u8]) -> io::Result<()> {
+    let (whole, tail) = body.split_at(body.len() / BLOCK * BLOCK);
+    let mut scratch = Aligned::new(BLOCK);
+    scratch.as_mut()[..tail.len()].copy_from_slice(tail);
+    let padded = if tail.is_empty() { 0 } else { BLOCK };
+    let written = pwritev(
+        file,
+        &[IoSlice::new(whole), IoSlice::new(&scratch.as_mut()[..padded])],
+        0,
+    )?;
+    if written < whole.len() {
+        let from = written / BLOCK * BLOCK;
+        file.write_all_at(&whole[from..], from as u64)?;
+    }
+    if written < whole.len() + padded {
+        file.write_all_at(&scratch.as_mut()[..padded], whole.len() as u64)?;
+    }
+    Ok(())
+}
+
+fn write_copied(file: &File, payload: &PutPayload) -> io::Result<()> {
+    let size = payload.content_length().next_multiple_of(BLOCK).min(SCRATCH);
+    let mut scratch = Aligned::new(size);
+    let buffer = scratch.as_mut();
     let (mut held, mut at) = (0, 0);
     for chunk in payload.iter() {
         let mut rest: &[u8] = chunk;
         while !rest.is_empty() {
-            if held == 0 && rest.len() >= BLOCK && is_aligned(rest) {
-                let whole = rest.len() / BLOCK * BLOCK;
-                file.write_all_at(&rest[..whole], at)?;
-                at += whole as u64;
-                rest = &rest[whole..];
-                continue;
-            }
-            let buffer = scratch
-                .get_or_insert_with(|| Aligned::new(scratch_size(payload)))
-                .as_mut();
             let take = rest.len().min(buffer.len() - held);
             buffer[held..held + take].copy_from_slice(&rest[..take]);
             held += take;
@@ -163,22 +239,12 @@ fn write_direct(file: &File, payload: &PutPayload) -> io::Result<()> {
             }
         }
     }
-    if held > 0
-        && let Some(scratch) = &mut scratch
-    {
+    if held > 0 {
         let padded = held.next_multiple_of(BLOCK);
-        let buffer = scratch.as_mut();
         buffer[held..padded].fill(0);
         file.write_all_at(&buffer[..padded], at)?;
-        file.set_len(payload.content_length() as u64)?;
     }
     Ok(())
-}
-
-/// A tail needs one block; a body that is not aligned is copied in larger pieces.
-fn scratch_size(payload: &PutPayload) -> usize {
-    let aligned = payload.iter().count() == 1 && payload.iter().all(|chunk| is_aligned(chunk));
-    if aligned { BLOCK } else { SCRATCH }
 }
 
 pub(super) fn fsync_parent(path: &Path) -> Result<(), LocalFailure> {
