@@ -29,6 +29,13 @@ impl Group {
         }
     }
 
+    /// Whether nothing but its offsets says that it exists.
+    pub fn is_only_a_name(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_only_a_name(),
+        }
+    }
+
     /// Whether a member reads this topic: then its offsets are kept.
     pub fn subscribes(&self, topic: &Str) -> bool {
         match self {

@@ -128,6 +128,10 @@ impl Shard {
     pub fn loaded(&mut self, now: Now, _topics: &dyn Topics) -> Step {
         self.phase = Phase::Serving;
         let mut step = Step::default();
+        // A name whose offsets have all been deleted again is none: nothing of it is stored.
+        let offsets = &self.offsets;
+        self.groups
+            .retain(|id, group| !group.is_only_a_name() || offsets.has(id));
         let (groups, mut cx) = self.parts(now, &mut step);
         for group in groups.values_mut() {
             match group {

@@ -209,9 +209,9 @@ impl ClassicGroup {
         self.state == State::Empty && self.pending.is_empty()
     }
 
-    /// Whether it is nothing but a name that offsets are committed under.
-    pub fn is_simple(&self) -> bool {
-        self.protocol_type.is_none() && self.is_abandoned()
+    /// Whether it has no record: it is but a name that offsets are committed under, or nothing yet.
+    pub fn is_only_a_name(&self) -> bool {
+        self.stored.is_none()
     }
 
     /// Whether its members are consumers.
