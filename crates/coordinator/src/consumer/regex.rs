@@ -106,8 +106,16 @@ fn escape<'a>(rest: &'a str, out: &mut String) -> Result<&'a str, String> {
         return Err(format!("invalid escape sequence: `\\{next}`"));
     }
     out.push('\\');
-    out.push(next);
-    Ok(&after[next.len_utf8()..])
+    // The braces of `\p{Greek}` and `\x{41}` are no repetition.
+    let braced = matches!(next, 'p' | 'P' | 'x') && after[1..].starts_with('{');
+    let end = if braced {
+        after.find('}').map(|at| at + 1)
+    } else {
+        None
+    };
+    let (taken, rest) = after.split_at(end.unwrap_or(next.len_utf8()));
+    out.push_str(taken);
+    Ok(rest)
 }
 
 /// In RE2 a class has no operators and no classes in it but `[:name:]`: `[`, `&&`, `--` and `~~` are the
@@ -329,6 +337,7 @@ mod tests {
         assert!(matches(r"\**", "**"));
         assert!(matches(r"\d+\.\w*", "12.ab"));
         assert!(matches(r"[\d\-x]+", "1-x"));
+        assert!(matches(r"\p{Lu}[\p{Ll}]\x{41}\x41", "XyAA"));
     }
 
     #[test]
