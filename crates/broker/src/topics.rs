@@ -244,6 +244,10 @@ fn partition_config(config: &TopicConfig) -> PartitionConfig {
         retention_bytes: config.retention_bytes,
         delete: config.cleanup.delete,
         compact: config.cleanup.compact,
+        min_cleanable_dirty_ratio: config.min_cleanable_dirty_ratio,
+        min_compaction_lag_ms: config.min_compaction_lag_ms,
+        max_compaction_lag_ms: config.max_compaction_lag_ms,
+        delete_retention_ms: config.delete_retention_ms,
     }
 }
 

@@ -292,15 +292,16 @@ impl Cold {
 }
 
 /// The stored object behind a source.
-struct Object<'a> {
-    key: Arc<str>,
-    position: u64,
-    length: u64,
-    detail: &'a SegmentDetail,
+pub(crate) struct Object<'a> {
+    pub key: Arc<str>,
+    /// Where it starts in the object, bytes.
+    pub position: u64,
+    pub length: u64,
+    pub detail: &'a SegmentDetail,
 }
 
 impl<'a> Object<'a> {
-    fn of(id: &TopicPartition, source: &'a Source) -> Self {
+    pub(crate) fn of(id: &TopicPartition, source: &'a Source) -> Self {
         match source {
             Source::Segment(segment) => Self {
                 key: segment.key(id).into(),

@@ -107,7 +107,7 @@ fn new_key(log: &Log, partition: &Partition, round: u64) -> String {
     )
 }
 
-async fn put_leaf(
+pub(crate) async fn put_leaf(
     log: &Log,
     partition: &Partition,
     segments: &[Segment],

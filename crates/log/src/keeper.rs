@@ -15,6 +15,7 @@ use drumlin_objects::{BucketKind, Reason, StoreError};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use crate::cleaner::replace::{Replacement, Replacing};
 use crate::fold::fold;
 use crate::layout;
 use crate::leaves::{LeafLoad, write_leaves};
@@ -53,9 +54,14 @@ pub(crate) struct Keeper {
     /// The root of the newest checkpoint.
     pub(crate) root: Option<String>,
     /// Partitions whose stored state is behind, beyond what the WAL knows of.
-    behind: BTreeSet<TopicPartition>,
+    pub(crate) behind: BTreeSet<TopicPartition>,
     /// Topics deleted, by partition, until their objects are gone.
     dropped: BTreeSet<TopicPartition>,
+    /// Of these, what compaction may still have objects of on their way.
+    dropped_later: BTreeSet<TopicPartition>,
+    /// What compaction finished and no round has committed yet, in order; and since when there is any.
+    pub(crate) replacements: Vec<Replacement>,
+    pub(crate) replaced_since: Option<Instant>,
     /// Bundles written since the last merge.
     recent_bundles: BTreeSet<Arc<str>>,
     /// Partitions whose log starts moved since their data was last looked through.
@@ -64,7 +70,7 @@ pub(crate) struct Keeper {
     pub(crate) pruned: BTreeMap<TopicPartition, i64>,
     pub(crate) trash: VecDeque<(Instant, String)>,
     /// Manifest objects that the round replaces; deleted only once it is committed.
-    folded_away: Vec<String>,
+    pub(crate) folded_away: Vec<String>,
     trims: VecDeque<(Instant, u64)>,
     /// What earlier incarnations left is to be swept once their data is sealed here.
     pub(crate) sweep_due: bool,
@@ -122,6 +128,9 @@ impl Keeper {
             root: None,
             behind,
             dropped,
+            dropped_later: BTreeSet::new(),
+            replacements: Vec::new(),
+            replaced_since: None,
             recent_bundles: BTreeSet::new(),
             prune_due: BTreeSet::new(),
             pruned,
@@ -142,6 +151,10 @@ impl Keeper {
             .then(|| wal.env.instant() + wal.options.round_interval);
         loop {
             let now = wal.env.instant();
+            self.take_replacements();
+            let replaced_at = self
+                .replaced_since
+                .map(|since| since + wal.options.round_interval);
             let round_at = {
                 let unsealed = wal.unsealed();
                 let full = unsealed.bytes >= wal.options.round_bytes
@@ -153,7 +166,7 @@ impl Keeper {
                         since + wal.options.round_interval
                     }
                 });
-                [due, inherited_at].into_iter().flatten().min()
+                [due, inherited_at, replaced_at].into_iter().flatten().min()
             };
             let round_at = match (round_at, retry_at) {
                 (Some(due), Some(retry)) => Some(due.max(retry)),
@@ -228,13 +241,17 @@ impl Keeper {
 
     fn take_requests(&mut self) -> Vec<tokio::sync::oneshot::Sender<()>> {
         let keeper = &self.log.shared().keeper;
-        self.dropped.extend(
-            keeper
-                .dropped
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .drain(..),
-        );
+        let mut dropped = keeper.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        self.dropped_later.extend(dropped.drain(..));
+        drop(dropped);
+        // What is on its way when the rest is removed would stay for ever.
+        let cleaning = keeper.cleaning();
+        let (later, now) = std::mem::take(&mut self.dropped_later)
+            .into_iter()
+            .partition(|id| Some(*id) == cleaning);
+        self.dropped_later = later;
+        let now: BTreeSet<TopicPartition> = now;
+        self.dropped.extend(now);
         std::mem::take(&mut *wal_requests(&self.log))
     }
 
@@ -261,11 +278,14 @@ impl Keeper {
             (cut, objects)
         };
         self.behind.extend(&self.dropped);
+        self.folded_away.clear();
+        self.take_replacements();
+        let replacing = self.apply_replacements(self.round + 1).await?;
         if self.behind.is_empty() {
+            self.settle_replacements();
             return Ok(());
         }
-        self.folded_away.clear();
-        let works = self.plan(cut);
+        let works = self.plan(cut, replacing);
         let sealed = self.upload(works).await?;
         let changed = self.behind.clone();
         let leaves = self.write_state(&sealed, &changed).await?;
@@ -293,6 +313,7 @@ impl Keeper {
         wal.chain.checkpoint(cut, &root_key, WAL_EPOCH, entry).await?;
         self.covered = cut;
         self.install(sealed, leaves, root_key, cut, objects);
+        self.settle_replacements();
         self.remove_dropped().await?;
         if self.sweep_due {
             self.sweep().await?;
@@ -302,7 +323,7 @@ impl Keeper {
     }
 
     /// Decides what becomes of each partition's unsealed data.
-    fn plan(&self, cut: u64) -> Vec<Work> {
+    fn plan(&self, cut: u64, mut replacing: Replacing) -> Vec<Work> {
         let wal = &self.log.shared().wal;
         let now_ms = wal.env.now_ms();
         let merge = self.recent_bundles.len() >= wal.options.bundle_merge_count;
@@ -342,7 +363,8 @@ impl Keeper {
             };
             let log_start = inner.log_start;
             let live = fresh.into_iter().filter(|extent| extent.last_offset >= log_start);
-            let mut sealed = Sealed::clone(&inner.sealed);
+            let replaced = replacing.remove(&partition.id());
+            let mut sealed = replaced.unwrap_or_else(|| Sealed::clone(&inner.sealed));
             let spans: u64 = sealed.spans.iter().map(|span| span.length).sum();
             let extents: Vec<Piece> = live.map(Piece::Extent).collect();
             let bytes: u64 = extents.iter().map(Piece::length).sum();

@@ -5,12 +5,13 @@
 //! (`wire`, `broker`), the inside of a batch (`records`).
 //!
 //! Start reading at [`log`](mod@log), follow an append into `wal`, a commit into `partition`, a round through
-//! `keeper`, a fetch through [`read`], a restart through [`recover`](mod@recover).
+//! `keeper`, compaction through `cleaner`, a fetch through [`read`], a restart through [`recover`](mod@recover).
 //!
 //! Rules in brackets, (A3) or (D1), are those of the project's safety page.
 
 mod arena;
 pub mod check;
+mod cleaner;
 mod codec;
 mod cold;
 mod commit;
@@ -49,5 +50,7 @@ pub use partition::{Partition, Waiter};
 pub use producers::{ActiveProducer, SequenceError};
 pub use read::{Read, ReadError, TimestampOffset};
 pub use recover::{RecoverError, Recovered, recover};
-pub use types::{Identity, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId, TopicPartition};
+pub use types::{
+    CleanerOptions, Identity, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId, TopicPartition,
+};
 pub use wal::LogEnd;

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::cleaner::Cleaner;
+use crate::cleaner::replace::Replacement;
 use crate::cold::Cold;
 use crate::commit::{Commit, CommitError};
 use crate::hotcache::HotCache;
@@ -53,11 +55,20 @@ pub(crate) struct Shared {
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What other tasks ask of the keeper.
+/// What other tasks ask of the keeper, and of the cleaner.
 #[derive(Default)]
 pub(crate) struct KeeperHandle {
     pub dropped: std::sync::Mutex<Vec<TopicPartition>>,
     pub seal_requests: std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
+    /// What compaction has finished, in order.
+    pub replacements: std::sync::Mutex<Vec<Replacement>>,
+    /// What compaction uploaded for nothing; its uploads are over.
+    pub strays: std::sync::Mutex<Vec<String>>,
+    /// The partition that is being compacted.
+    pub cleaning: std::sync::Mutex<Option<TopicPartition>>,
+    /// Wakes the cleaner.
+    pub clean: tokio::sync::Notify,
+    pub clean_requests: std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
 }
 
 /// Why a log did not start.
@@ -234,11 +245,13 @@ impl Log {
         let wal = &self.shared.wal;
         let env = &wal.env;
         let keeper = Keeper::new(self.clone(), recovered);
+        let cleaner = Cleaner::new(self.clone());
         let tidy = self.clone();
         let tasks = vec![
             env.spawn("wal-flusher", Arc::clone(wal).run_flusher()),
             env.spawn("wal-commits", Arc::clone(wal).run_commits(first_slot)),
             env.spawn("log-keeper", keeper.run()),
+            env.spawn("log-cleaner", cleaner.run()),
             env.spawn("log-tidy", async move { tidy.tidy_memory().await }),
         ];
         *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;

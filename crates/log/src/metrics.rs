@@ -25,6 +25,13 @@ pub(crate) struct Counters {
     cache_misses: AtomicU64,
     rounds: AtomicU64,
     sealed_bytes: AtomicU64,
+    cleaner_passes: AtomicU64,
+    cleaner_failures: AtomicU64,
+    cleaner_read_bytes: AtomicU64,
+    cleaner_written_bytes: AtomicU64,
+    /// Hundredths of a percent.
+    cleaner_dirty: AtomicU64,
+    cleaner_damaged: AtomicU64,
 }
 
 /// A snapshot of the log's counters. Totals since start unless said otherwise.
@@ -60,6 +67,19 @@ pub struct LogMetrics {
     pub rounds: u64,
     /// Bytes sealed into segments and bundles.
     pub sealed_bytes: u64,
+    /// Passes of compaction that came to their end.
+    pub cleaner_passes: u64,
+    /// Passes that did not.
+    pub cleaner_failures: u64,
+    /// Bytes that compaction read; what is dirty is read twice.
+    pub cleaner_read_bytes: u64,
+    /// Bytes that it wrote.
+    pub cleaner_written_bytes: u64,
+    /// The largest part of a compacted partition that no pass has seen, now, in percent with two decimals
+    /// times 100 (Kafka's `max-dirty-percent`).
+    pub cleaner_max_dirty_percent_x100: u64,
+    /// Partitions that are not compacted because their data is damaged, now (Kafka's `uncleanable-partitions-count`).
+    pub cleaner_uncleanable_partitions: u64,
 }
 
 impl Counters {
@@ -102,6 +122,28 @@ impl Counters {
         self.sealed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_cleaner_pass(&self) {
+        self.cleaner_passes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_cleaner_failure(&self) {
+        self.cleaner_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_cleaner_read(&self, bytes: usize) {
+        self.cleaner_read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_cleaner_written(&self, bytes: u64) {
+        self.cleaner_written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_cleaner(&self, dirtiest: f64, damaged: u64) {
+        self.cleaner_dirty
+            .store((dirtiest * 10_000.0) as u64, Ordering::Relaxed);
+        self.cleaner_damaged.store(damaged, Ordering::Relaxed);
+    }
+
     pub(crate) fn snapshot(&self, unflushed: usize, unsealed: u64) -> LogMetrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogMetrics {
@@ -120,6 +162,12 @@ impl Counters {
             cache_misses: load(&self.cache_misses),
             rounds: load(&self.rounds),
             sealed_bytes: load(&self.sealed_bytes),
+            cleaner_passes: load(&self.cleaner_passes),
+            cleaner_failures: load(&self.cleaner_failures),
+            cleaner_read_bytes: load(&self.cleaner_read_bytes),
+            cleaner_written_bytes: load(&self.cleaner_written_bytes),
+            cleaner_max_dirty_percent_x100: load(&self.cleaner_dirty),
+            cleaner_uncleanable_partitions: load(&self.cleaner_damaged),
         }
     }
 }

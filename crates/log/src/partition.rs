@@ -309,6 +309,14 @@ impl Inner {
         }
     }
 
+    /// What is sealed below this offset was compacted: what memory has of before is not to be read any more.
+    pub(crate) fn forget_hot_below(&mut self, offset: i64) {
+        let end = offset.min(self.sealed_end);
+        while self.hot.front().is_some_and(|first| first.last_offset < end) {
+            self.hot.pop_front();
+        }
+    }
+
     /// Committed state as a checkpoint holds it, without what only the caller knows: segments and spans are
     /// those of `sealed`.
     pub(crate) fn stored(&self, id: TopicPartition, sealed: &Sealed) -> PartitionState {

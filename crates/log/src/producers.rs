@@ -243,6 +243,21 @@ impl Producers {
         stored
     }
 
+    /// The last committed offset of each producer: the cleaner leaves that batch's header in place, as Kafka does.
+    pub(crate) fn last_offsets(&self, committed_end: i64) -> BTreeMap<i64, i64> {
+        let committed = |batches: &VecDeque<Batch>| {
+            let mut newest = batches.iter().rev();
+            newest
+                .find(|batch| batch.last_offset < committed_end)
+                .map(|batch| batch.last_offset)
+        };
+        let last = self
+            .0
+            .iter()
+            .filter_map(|(id, producer)| Some((*id, committed(&producer.batches)?)));
+        last.collect()
+    }
+
     pub(crate) fn restore(&mut self, stored: &[StoredProducer], now: Instant) {
         for producer in stored {
             for batch in &producer.batches {

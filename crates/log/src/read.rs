@@ -12,10 +12,10 @@ use drumlin_records::{BatchError, Limits, RecordReader};
 use thiserror::Error;
 
 use crate::log::Log;
-use crate::manifest::{Segment, Span};
+use crate::manifest::{AbortedTransaction, Segment, Span};
 use crate::object::Extent;
 use crate::partition::{Inner, Partition, Sealed};
-use crate::rope::{Rope, cut};
+use crate::rope::{Rope, cut, ends_before};
 
 /// Sources that one read may go through before it answers with what it has.
 const SOURCES_PER_READ: usize = 16;
@@ -271,6 +271,10 @@ impl Log {
                     return Ok(Some(cut.next_offset));
                 }
                 None if end < size && first => want = want.saturating_mul(4),
+                // Compaction left nothing from here to the end of the segment: the next batch is in what follows.
+                None if end == size && source.has_holes() && ends_before(&rope, offset)? => {
+                    return Ok(Some(source.end_offset()));
+                }
                 None => return Ok(None),
             }
         }
@@ -584,6 +588,19 @@ impl Source {
             Self::Segment(segment) => segment.end_offset,
             Self::Span(span) => span.end_offset,
         }
+    }
+
+    /// The aborted transactions that it tells of.
+    pub(crate) fn aborted(&self) -> &[AbortedTransaction] {
+        match self {
+            Self::Segment(segment) => &segment.detail.aborted,
+            Self::Span(span) => &span.detail.aborted,
+        }
+    }
+
+    /// Whether offsets may be missing from it.
+    fn has_holes(&self) -> bool {
+        matches!(self, Self::Segment(segment) if segment.cleaned)
     }
 
     fn position_of_offset(&self, offset: i64) -> u64 {

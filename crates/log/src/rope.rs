@@ -123,3 +123,16 @@ pub(crate) fn cut(
     }
     Ok(taken)
 }
+
+/// Whether a rope holds whole batches only, all of which end before `offset`.
+pub(crate) fn ends_before(rope: &Rope, offset: i64) -> Result<bool, ReadError> {
+    let mut position = 0;
+    while let Some(header) = rope.header(position) {
+        let header = header?;
+        if header.last_offset() >= offset {
+            return Ok(false);
+        }
+        position += header.size_in_bytes();
+    }
+    Ok(position == rope.len())
+}

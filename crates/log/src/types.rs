@@ -68,6 +68,14 @@ pub struct PartitionConfig {
     pub delete: bool,
     /// `cleanup.policy` names `compact`.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`: compaction begins when more than this part of the log has not been through it.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: records are left alone for so long.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: records older than this are compacted whatever the ratio.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones stay after the pass that removed what they delete.
+    pub delete_retention_ms: i64,
 }
 
 impl Default for PartitionConfig {
@@ -78,6 +86,10 @@ impl Default for PartitionConfig {
             retention_bytes: None,
             delete: true,
             compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3_600_000,
         }
     }
 }
@@ -142,6 +154,39 @@ pub struct LogOptions {
     pub cache_dir: Option<PathBuf>,
     /// Bytes of WAL objects kept there.
     pub cache_disk_bytes: u64,
+    /// How compacted topics are compacted.
+    pub cleaner: CleanerOptions,
+}
+
+/// How compaction works.
+#[derive(Clone, Debug)]
+pub struct CleanerOptions {
+    /// `log.cleaner.enable`.
+    pub enabled: bool,
+    /// `log.cleaner.backoff.ms`: how often it looks for something to do.
+    pub interval: Duration,
+    /// `log.cleaner.dedupe.buffer.size`: bytes of the map from keys to offsets. What a pass can take is bounded by it.
+    pub map_bytes: usize,
+    /// `log.cleaner.io.max.bytes.per.second`: read and written together; none is unlimited.
+    pub io_bytes_per_second: Option<u64>,
+    /// On a remote store, where a pass costs requests: fewer dirty bytes than this wait for
+    /// [`CleanerOptions::small_wait`].
+    pub small_bytes: u64,
+    /// How long little dirty data waits for company.
+    pub small_wait: Duration,
+}
+
+impl Default for CleanerOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(15),
+            map_bytes: 128 << 20,
+            io_bytes_per_second: None,
+            small_bytes: 1 << 20,
+            small_wait: Duration::from_secs(600),
+        }
+    }
 }
 
 impl Default for LogOptions {
@@ -170,6 +215,7 @@ impl Default for LogOptions {
             read_ahead_max: 16 << 20,
             cache_dir: None,
             cache_disk_bytes: 4 << 30,
+            cleaner: CleanerOptions::default(),
         }
     }
 }
