@@ -17,12 +17,15 @@ pub(crate) enum Timer {
     Sync(Str),
     /// A member of a classic group, the second, has been heard of, or has not.
     Session(Str, Str),
+    /// The first of a consumer group's own timers.
+    Consumer(Str),
 }
 
 /// Counts of what a shard did.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counters {
     pub classic_rebalances: u64,
+    pub consumer_rebalances: u64,
     pub commits: u64,
     pub expirations: u64,
     pub deletions: u64,

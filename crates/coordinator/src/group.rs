@@ -4,6 +4,7 @@ use drumlin_wire::Str;
 use drumlin_wire::messages::list_groups_response::ListedGroup;
 
 use crate::classic::ClassicGroup;
+use crate::consumer::ConsumerGroup;
 use crate::offsets::ExpiryBase;
 use crate::{ErrorCode, Record};
 
@@ -12,6 +13,8 @@ use crate::{ErrorCode, Record};
 pub(crate) enum Group {
     /// Its members assign among themselves.
     Classic(ClassicGroup),
+    /// The coordinator assigns (KIP-848).
+    Consumer(Box<ConsumerGroup>),
 }
 
 impl Group {
@@ -19,6 +22,7 @@ impl Group {
     pub fn len(&self) -> usize {
         match self {
             Group::Classic(group) => group.len(),
+            Group::Consumer(group) => group.len(),
         }
     }
 
@@ -26,6 +30,7 @@ impl Group {
     pub fn is_abandoned(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_abandoned(),
+            Group::Consumer(group) => group.is_empty(),
         }
     }
 
@@ -33,6 +38,7 @@ impl Group {
     pub fn is_only_a_name(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_only_a_name(),
+            Group::Consumer(_) => false,
         }
     }
 
@@ -40,6 +46,7 @@ impl Group {
     pub fn subscribes(&self, topic: &Str) -> bool {
         match self {
             Group::Classic(group) => group.subscribes(topic),
+            Group::Consumer(group) => group.is_subscribed_to(topic),
         }
     }
 
@@ -47,6 +54,7 @@ impl Group {
     pub fn expiry(&self) -> ExpiryBase {
         match self {
             Group::Classic(group) => group.expiry(),
+            Group::Consumer(_) => ExpiryBase::Commit,
         }
     }
 
@@ -54,6 +62,8 @@ impl Group {
     pub fn check_offset_delete(&self) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.check_offset_delete(),
+            // Topics that somebody reads are guarded one by one.
+            Group::Consumer(_) => Ok(()),
         }
     }
 
@@ -61,6 +71,8 @@ impl Group {
     pub fn check_delete(&self) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.check_delete(),
+            Group::Consumer(group) if group.is_empty() => Ok(()),
+            Group::Consumer(_) => Err(ErrorCode::NonEmptyGroup),
         }
     }
 
@@ -68,6 +80,7 @@ impl Group {
     pub fn records(&self) -> Vec<Record> {
         match self {
             Group::Classic(group) => group.stored().into_iter().collect(),
+            Group::Consumer(group) => group.live_records(),
         }
     }
 
@@ -75,6 +88,7 @@ impl Group {
     pub fn tombstones(&self) -> Vec<Record> {
         match self {
             Group::Classic(group) => group.tombstone().into_iter().collect(),
+            Group::Consumer(group) => group.tombstones(),
         }
     }
 
@@ -82,6 +96,13 @@ impl Group {
     pub fn list(&self) -> ListedGroup {
         match self {
             Group::Classic(group) => group.list(),
+            Group::Consumer(group) => ListedGroup {
+                group_id: group.id().clone(),
+                protocol_type: Str::from_static("consumer"),
+                group_state: Str::from_static(group.state().name()),
+                group_type: Str::from_static("consumer"),
+                ..ListedGroup::default()
+            },
         }
     }
 }

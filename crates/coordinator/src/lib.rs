@@ -26,6 +26,7 @@ mod classic;
 pub mod config;
 pub mod consumer;
 mod context;
+mod convert;
 mod error_code;
 mod group;
 mod ids;

@@ -10,10 +10,12 @@ use drumlin_wire::coordinator_records::group_metadata_key::GroupMetadataKey;
 use drumlin_wire::{DecodeError, Str, Uuid};
 
 use crate::classic::{ClassicGroup, State};
+use crate::consumer::{Change, ConsumerGroup, GroupState};
 use crate::context::{Counters, Cx, Timer};
 use crate::group::Group;
 use crate::ids::MemberIds;
 use crate::offsets::Offsets;
+use crate::serve::with_consumer;
 use crate::timers::Timers;
 use crate::{ErrorCode, GroupConfig, Now, Reply, Step, Topics, keys, snapshot};
 
@@ -99,9 +101,29 @@ impl Shard {
                     }
                 }
             }
+            kind if Change::is_key_type(kind) => match Change::decode(key, value.map(|v| &v[..]))? {
+                Some((id, change)) => self.replay_consumer(&id, change),
+                None => self.counters.skipped_records += 1,
+            },
             _ => self.counters.skipped_records += 1,
         }
         Ok(())
+    }
+
+    fn replay_consumer(&mut self, id: &Str, change: Change) {
+        if !matches!(self.groups.get(id), Some(Group::Consumer(_))) {
+            if change.is_tombstone() {
+                return;
+            }
+            // A classic group here is but a name that offsets were committed under, or it has just ended.
+            let group = Box::new(ConsumerGroup::new(id.clone()));
+            self.groups.insert(id.detach(), Group::Consumer(group));
+        }
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(id)
+            && group.replay(change)
+        {
+            self.groups.remove(id);
+        }
     }
 
     /// Takes the state of a snapshot; only into an empty shard. Replay goes on at what it covers. After an
@@ -125,7 +147,7 @@ impl Shard {
     }
 
     /// Everything was replayed: timers start, in full, and requests are served.
-    pub fn loaded(&mut self, now: Now, _topics: &dyn Topics) -> Step {
+    pub fn loaded(&mut self, now: Now, topics: &dyn Topics) -> Step {
         self.phase = Phase::Serving;
         let mut step = Step::default();
         // A name whose offsets have all been deleted again is none: nothing of it is stored.
@@ -133,9 +155,12 @@ impl Shard {
         self.groups
             .retain(|id, group| !group.is_only_a_name() || offsets.has(id));
         let (groups, mut cx) = self.parts(now, &mut step);
-        for group in groups.values_mut() {
+        for (id, group) in groups {
             match group {
                 Group::Classic(group) => group.loaded(&mut cx),
+                Group::Consumer(group) => with_consumer(id, group, topics, &mut cx, |group, ctx| {
+                    group.loaded(ctx);
+                }),
             }
         }
         self.time_expiry(now);
@@ -143,24 +168,21 @@ impl Shard {
     }
 
     /// Runs every timer that is due: sessions, rebalances, expiry of offsets, regular expressions.
-    pub fn tick(&mut self, now: Now, _topics: &dyn Topics) -> Step {
+    pub fn tick(&mut self, now: Now, topics: &dyn Topics) -> Step {
         let mut step = Step::default();
         if self.phase != Phase::Serving {
             return step;
         }
         while let Some(timer) = self.timers.pop(now.mono_ms) {
-            if timer == Timer::Expiry {
-                self.expire(now, &mut step);
-                continue;
-            }
-            let (groups, mut cx) = self.parts(now, &mut step);
             match timer {
-                Timer::Join(id) => with_classic(groups, &id, |group| group.join_due(&mut cx)),
-                Timer::Sync(id) => with_classic(groups, &id, |group| group.sync_due(&mut cx)),
+                Timer::Expiry => self.expire(now, &mut step),
+                Timer::Consumer(id) => self.consumer_due(now, topics, &id, &mut step),
+                Timer::Join(id) => self.with_classic(now, &id, &mut step, ClassicGroup::join_due),
+                Timer::Sync(id) => self.with_classic(now, &id, &mut step, ClassicGroup::sync_due),
                 Timer::Session(id, member) => {
-                    with_classic(groups, &id, |group| group.session_due(&member, &mut cx));
+                    let due = |group: &mut ClassicGroup, cx: &mut Cx<'_>| group.session_due(&member, cx);
+                    self.with_classic(now, &id, &mut step, due);
                 }
-                Timer::Expiry => {}
             }
         }
         self.time_expiry(now);
@@ -201,6 +223,7 @@ impl Shard {
             }
         }
         for id in &gone {
+            tracing::debug!(group = %id, "group without members and offsets is deleted");
             self.forget(id, now, step);
         }
     }
@@ -216,6 +239,22 @@ impl Shard {
                 group.cancel_timers(&mut cx);
                 group.refuse_all(ErrorCode::UnknownMemberId, &mut cx);
             }
+            Group::Consumer(_) => {
+                cx.timers.cancel(&Timer::Consumer(id.clone()));
+            }
+        }
+    }
+
+    fn with_classic(
+        &mut self,
+        now: Now,
+        id: &Str,
+        step: &mut Step,
+        act: impl FnOnce(&mut ClassicGroup, &mut Cx<'_>),
+    ) {
+        let (groups, mut cx) = self.parts(now, step);
+        if let Some(Group::Classic(group)) = groups.get_mut(id) {
+            act(group, &mut cx);
         }
     }
 
@@ -235,8 +274,9 @@ impl Shard {
         let mut step = Step::default();
         let (groups, mut cx) = self.parts(Now::default(), &mut step);
         for group in groups.values_mut() {
-            match group {
-                Group::Classic(group) => group.refuse_all(ErrorCode::NotCoordinator, &mut cx),
+            // Members of a consumer group never wait.
+            if let Group::Classic(group) = group {
+                group.refuse_all(ErrorCode::NotCoordinator, &mut cx);
             }
         }
         self.phase = Phase::Unloaded;
@@ -280,6 +320,7 @@ impl Shard {
         let mut figures = ShardFigures {
             offsets: self.offsets.len() as u64,
             classic_rebalances: self.counters.classic_rebalances,
+            consumer_rebalances: self.counters.consumer_rebalances,
             commits: self.counters.commits,
             expirations: self.counters.expirations,
             deletions: self.counters.deletions,
@@ -295,6 +336,12 @@ impl Shard {
                     State::CompletingRebalance => &mut figures.classic_completing,
                     State::Stable => &mut figures.classic_stable,
                 },
+                Group::Consumer(group) => match group.state() {
+                    GroupState::Empty | GroupState::Dead => &mut figures.consumer_empty,
+                    GroupState::Assigning => &mut figures.consumer_assigning,
+                    GroupState::Reconciling => &mut figures.consumer_reconciling,
+                    GroupState::Stable => &mut figures.consumer_stable,
+                },
             };
             *count += 1;
         }
@@ -304,12 +351,6 @@ impl Shard {
     /// Every committed offset, in order of group, topic and partition.
     pub fn committed_offsets(&self) -> impl Iterator<Item = CommittedOffset<'_>> {
         self.offsets.iter()
-    }
-}
-
-fn with_classic(groups: &mut BTreeMap<Str, Group>, id: &Str, act: impl FnOnce(&mut ClassicGroup)) {
-    if let Some(Group::Classic(group)) = groups.get_mut(id) {
-        act(group);
     }
 }
 

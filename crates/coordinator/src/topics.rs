@@ -31,4 +31,9 @@ pub trait Topics {
     fn group_overrides(&self, _group: &str) -> GroupOverrides {
         GroupOverrides::default()
     }
+    /// Whether whoever asks may describe a topic: which topics the regular expression of a subscription may
+    /// match. All, while there is no authorization.
+    fn may_describe(&self, _topic: &str) -> bool {
+        true
+    }
 }

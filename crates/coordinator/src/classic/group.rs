@@ -194,6 +194,61 @@ impl ClassicGroup {
         Ok(group)
     }
 
+    /// A stable group in this generation of consumers, without a record yet; members are to be
+    /// [taken over](ClassicGroup::take_over).
+    pub fn taken_over(id: &Str, generation: i32, wall_ms: i64) -> ClassicGroup {
+        ClassicGroup {
+            state: State::Stable,
+            generation,
+            protocol_type: Some(Str::from_static(CONSUMER)),
+            ..ClassicGroup::new(id, Some(wall_ms))
+        }
+    }
+
+    /// Takes a member over from a group of another protocol.
+    pub fn take_over(&mut self, member: Member) {
+        self.add(member);
+    }
+
+    /// Chooses the protocol of members that were taken over; `None` if they have none in common.
+    pub fn settle(&mut self) -> Option<Str> {
+        self.protocol = Some(self.choose_protocol()?);
+        self.subscribed = self.compute_subscribed();
+        self.protocol.clone()
+    }
+
+    /// Sets the assignment of a member that was taken over, by what it says under the chosen protocol.
+    pub fn hand_over(&mut self, id: &Str, assignment: impl FnOnce(&[u8]) -> Bytes) {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        if let Some(member) = self.members.get_mut(id) {
+            let metadata = member.metadata(&protocol).cloned().unwrap_or_default();
+            member.assignment = assignment(&metadata);
+        }
+    }
+
+    /// Stores a group that was taken over, and starts its members' sessions.
+    pub fn start(&mut self, cx: &mut Cx<'_>) {
+        self.store(&mut cx.step.records);
+        for id in self.members.keys() {
+            self.touch(id, cx);
+        }
+    }
+
+    /// Its members.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Its generation.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The protocol of its generation; before the first, the one that its members would choose.
+    pub fn chosen_protocol(&self) -> Option<Str> {
+        self.protocol.clone().or_else(|| self.choose_protocol())
+    }
+
     /// Its state.
     pub fn state(&self) -> State {
         self.state
@@ -202,6 +257,11 @@ impl ClassicGroup {
     /// How many members it has.
     pub fn len(&self) -> usize {
         self.members.len()
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_without_members(&self) -> bool {
+        self.state == State::Empty
     }
 
     /// Whether nobody is in it, nor on the way into it.

@@ -16,3 +16,4 @@ mod sync;
 
 pub(crate) use group::{ClassicGroup, State, join_failed, sync_failed};
 pub(crate) use join::Join;
+pub(crate) use member::{Member as ClassicMember, Protocol};

@@ -92,11 +92,9 @@ impl<'a> Admitted<'a> {
         self.accepted.is_empty()
     }
 
-    /// The partitions that could be committed: topic, id and index.
-    pub fn partitions(&self) -> impl Iterator<Item = (&Str, Uuid, i32)> {
-        self.accepted
-            .iter()
-            .map(|a| (&a.name, a.id, a.partition.partition_index))
+    /// The partitions that could be committed: the topic's id, and the index.
+    pub fn partitions(&self) -> impl Iterator<Item = (Uuid, i32)> {
+        self.accepted.iter().map(|a| (a.id, a.partition.partition_index))
     }
 
     /// The answer as it is.

@@ -4,6 +4,8 @@
 //! The checks that Kafka makes before a request comes to a group are here too (`GroupCoordinatorService`,
 //! and what `KafkaApis` asks of the metadata).
 
+mod consumer;
+
 use drumlin_wire::Str;
 use drumlin_wire::messages::delete_groups_response::DeletableGroupResult;
 use drumlin_wire::messages::describe_groups_response as classic_describe;
@@ -22,9 +24,12 @@ use drumlin_wire::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use drumlin_wire::messages::sync_group_request::SyncGroupRequest;
 
 use crate::classic::{ClassicGroup, Join, join_failed, sync_failed};
+use crate::consumer::CommitFence;
+use crate::context::Timer;
 use crate::group::Group;
 use crate::offsets::{Admitted, deletable};
-use crate::{Caller, ErrorCode, GroupRequest, GroupResponse, Now, Shard, Step, Topics, keys};
+use crate::{Caller, ErrorCode, GroupRequest, GroupResponse, Now, Record, Shard, Step, Topics, keys};
+pub(crate) use consumer::with_consumer;
 
 /// From this version of OffsetCommit on, a group that is not there has an error of its own.
 const COMMIT_NOT_FOUND_FROM: i16 = 9;
@@ -48,12 +53,34 @@ impl Shard {
             step.reply_now(token, request.failed(error));
             return step;
         }
+        let fitted;
+        let caller = if caller.client_id.len().max(caller.client_host.len()) > keys::MAX_STRING {
+            fitted = Caller {
+                client_id: keys::fitting(&caller.client_id),
+                client_host: keys::fitting(&caller.client_host),
+                api_version: caller.api_version,
+            };
+            &fitted
+        } else {
+            caller
+        };
         let version = caller.api_version;
+        // Groups of both protocols take the requests of classic members.
+        let classic = !matches!(
+            request.group_id().and_then(|id| self.groups.get(id)),
+            Some(Group::Consumer(_))
+        );
         match request {
-            GroupRequest::JoinGroup(request) => self.join(now, token, caller, &request, &mut step),
-            GroupRequest::SyncGroup(request) => self.sync(now, token, &request, &mut step),
-            GroupRequest::Heartbeat(request) => self.heartbeat(now, token, &request, &mut step),
-            GroupRequest::LeaveGroup(request) => self.leave(now, token, version, request, &mut step),
+            GroupRequest::JoinGroup(request) if classic => {
+                self.join(now, token, caller, &request, &mut step);
+            }
+            GroupRequest::SyncGroup(request) if classic => self.sync(now, token, &request, &mut step),
+            GroupRequest::Heartbeat(request) if classic => {
+                self.heartbeat(now, token, &request, &mut step);
+            }
+            GroupRequest::LeaveGroup(request) if classic => {
+                self.leave(now, token, version, request, &mut step);
+            }
             GroupRequest::OffsetCommit(request) => {
                 self.commit(now, topics, token, version, &request, &mut step);
             }
@@ -67,10 +94,7 @@ impl Shard {
             }
             GroupRequest::ListGroups(request) => step.reply(token, self.list(&request)),
             GroupRequest::DeleteGroup { group_id } => self.delete(now, token, group_id, &mut step),
-            request @ (GroupRequest::ConsumerGroupHeartbeat(_)
-            | GroupRequest::ConsumerGroupDescribe { .. }) => {
-                step.reply_now(token, request.failed(ErrorCode::UnsupportedVersion));
-            }
+            request => self.serve_consumer(now, topics, token, caller, request, &mut step),
         }
         self.time_expiry(now);
         step
@@ -87,7 +111,6 @@ impl Shard {
                 | GroupRequest::Heartbeat(_)
                 | GroupRequest::LeaveGroup(_)
                 | GroupRequest::OffsetDelete(_)
-                | GroupRequest::ConsumerGroupHeartbeat(_)
                 | GroupRequest::ConsumerGroupDescribe { .. }
         );
         if group_id.is_some_and(|id| id.is_empty() && needs_id || id.len() > keys::MAX_STRING) {
@@ -107,43 +130,59 @@ impl Shard {
                     || join.group_instance_id.as_ref().is_some_and(long);
                 flawed.then_some(ErrorCode::InvalidRequest)
             }
+            GroupRequest::ConsumerGroupHeartbeat(beat) => {
+                let names = beat.subscribed_topic_names.iter().flatten();
+                let options = [&beat.instance_id, &beat.rack_id, &beat.subscribed_topic_regex];
+                let mut stored = names
+                    .chain(options.into_iter().flatten())
+                    .chain(&beat.server_assignor);
+                let flawed = stored.any(|text| text.len() > keys::MAX_STRING);
+                flawed.then_some(ErrorCode::InvalidRequest)
+            }
             _ => None,
         }
     }
 
     fn join(&mut self, now: Now, token: u64, caller: &Caller, request: &JoinGroupRequest, step: &mut Step) {
-        let id = &request.group_id;
-        let is_new = !self.groups.contains_key(id);
-        if is_new {
-            if !request.member_id.is_empty() {
-                let error = join_failed(ErrorCode::UnknownMemberId, request.member_id.clone());
-                return step.reply_now(token, error);
-            }
-            let group = ClassicGroup::new(id, Some(now.wall_ms));
-            self.groups.insert(id.detach(), Group::Classic(group));
-        }
         let join = Join {
             token,
             caller,
             request,
         };
         let (groups, mut cx) = self.parts(now, step);
-        match groups.get_mut(id) {
-            Some(Group::Classic(group)) => {
-                group.join(&join, &mut cx);
-                if is_new {
-                    group.announce(&mut cx.step.records);
-                }
+        match groups.get_mut(&request.group_id) {
+            Some(Group::Classic(group)) => group.join(&join, &mut cx),
+            Some(Group::Consumer(_)) => {}
+            None if !request.member_id.is_empty() => {
+                let error = join_failed(ErrorCode::UnknownMemberId, request.member_id.clone());
+                cx.step.reply_now(token, error);
             }
-            None => {}
+            None => {
+                self.join_new_group(now, &join, Vec::new(), step);
+            }
         }
+    }
+
+    /// The first member makes the group, unless it is refused; what was here before ends with these records.
+    fn join_new_group(&mut self, now: Now, join: &Join<'_>, ending: Vec<Record>, step: &mut Step) {
+        let id = &join.request.group_id;
+        let mut group = ClassicGroup::new(id, Some(now.wall_ms));
+        let (groups, mut cx) = self.parts(now, step);
+        group.join(join, &mut cx);
+        if group.is_abandoned() {
+            return;
+        }
+        cx.step.records.extend(ending);
+        group.announce(&mut cx.step.records);
+        cx.timers.cancel(&Timer::Consumer(id.clone()));
+        groups.insert(id.detach(), Group::Classic(group));
     }
 
     fn sync(&mut self, now: Now, token: u64, request: &SyncGroupRequest, step: &mut Step) {
         let (groups, mut cx) = self.parts(now, step);
         match groups.get_mut(&request.group_id) {
             Some(Group::Classic(group)) => group.sync(token, request, &mut cx),
-            None => cx.step.reply_now(token, sync_failed(ErrorCode::UnknownMemberId)),
+            _ => cx.step.reply_now(token, sync_failed(ErrorCode::UnknownMemberId)),
         }
     }
 
@@ -151,7 +190,7 @@ impl Shard {
         let (groups, mut cx) = self.parts(now, step);
         let error = match groups.get_mut(&request.group_id) {
             Some(Group::Classic(group)) => group.heartbeat(request, &mut cx),
-            None => ErrorCode::UnknownMemberId,
+            _ => ErrorCode::UnknownMemberId,
         };
         let body = HeartbeatResponse {
             error_code: error.code(),
@@ -172,7 +211,7 @@ impl Shard {
         let (groups, mut cx) = self.parts(now, step);
         let codes = match groups.get_mut(&request.group_id) {
             Some(Group::Classic(group)) => group.leave(&members, &mut cx),
-            None => vec![ErrorCode::UnknownMemberId; members.len()],
+            _ => vec![ErrorCode::UnknownMemberId; members.len()],
         };
         let mut body = LeaveGroupResponse::default();
         if version < LEAVE_MEMBERS_FROM {
@@ -206,7 +245,7 @@ impl Shard {
         if admitted.is_empty() {
             return step.reply_now(token, GroupResponse::OffsetCommit(admitted.answer()));
         }
-        if let Err(error) = self.check_commit(now, version, request, step) {
+        if let Err(error) = self.check_commit(now, version, request, &admitted, step) {
             return step.reply_now(token, GroupResponse::OffsetCommit(admitted.refuse(error)));
         }
         admitted.limit_metadata(&self.config);
@@ -227,17 +266,29 @@ impl Shard {
         now: Now,
         version: i16,
         request: &OffsetCommitRequest,
+        admitted: &Admitted<'_>,
         step: &mut Step,
     ) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
+        let instance = request.group_instance_id.as_ref();
         let (groups, mut cx) = self.parts(now, step);
         match groups.get_mut(&request.group_id) {
-            Some(Group::Classic(group)) => group.check_commit(
-                &request.member_id,
-                request.group_instance_id.as_ref(),
-                generation,
-                &mut cx,
-            ),
+            Some(Group::Classic(group)) => {
+                group.check_commit(&request.member_id, instance, generation, &mut cx)
+            }
+            Some(Group::Consumer(group)) => group
+                .validate_commit(
+                    &request.member_id,
+                    instance.map(Str::as_str),
+                    generation,
+                    false,
+                    version,
+                )
+                .and_then(|fence: CommitFence<'_>| {
+                    let mut partitions = admitted.partitions();
+                    partitions.try_for_each(|(id, partition)| fence.check(id, partition))
+                })
+                .map_err(|error| error.code),
             // Somebody without a group's membership: the group is but a name.
             None if generation < 0 => Ok(()),
             None if version >= COMMIT_NOT_FOUND_FROM => Err(ErrorCode::GroupIdNotFound),
@@ -252,8 +303,19 @@ impl Shard {
         request: &OffsetFetchRequestGroup,
     ) -> OffsetFetchResponseGroup {
         let known = match self.groups.get(&request.group_id) {
-            Some(Group::Classic(_)) => true,
             None => false,
+            Some(Group::Classic(_)) => true,
+            Some(Group::Consumer(group)) => {
+                let member = request.member_id.as_ref().map(Str::as_str);
+                if let Err(error) = group.validate_fetch(member, request.member_epoch) {
+                    return OffsetFetchResponseGroup {
+                        group_id: request.group_id.clone(),
+                        error_code: error.code.code(),
+                        ..OffsetFetchResponseGroup::default()
+                    };
+                }
+                true
+            }
         };
         self.offsets.fetch(request, version, known, topics)
     }
@@ -289,6 +351,7 @@ impl Shard {
     fn describe(&self, version: i16, id: &Str) -> GroupResponse {
         let missing = match self.groups.get(id) {
             Some(Group::Classic(group)) => return GroupResponse::DescribeGroup(group.describe()),
+            Some(Group::Consumer(_)) => format!("Group {id} is not a classic group."),
             None => format!("Group {id} not found."),
         };
         let mut body = classic_describe::DescribedGroup {
