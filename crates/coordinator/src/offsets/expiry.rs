@@ -21,7 +21,9 @@ impl ExpiryBase {
         let since = match self {
             ExpiryBase::Never => return false,
             ExpiryBase::Commit | ExpiryBase::Emptied(None) => committed.commit_ms,
-            ExpiryBase::Emptied(Some(since)) => since,
+            // Kafka takes the group's time alone, and so deletes what was committed to a group that had been
+            // empty for long, a reset by an administrator, at once.
+            ExpiryBase::Emptied(Some(since)) => since.max(committed.commit_ms),
         };
         match committed.expire_ms {
             -1 => wall_ms.saturating_sub(since) >= retention_ms,
