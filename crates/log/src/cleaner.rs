@@ -174,6 +174,9 @@ impl Cleaner {
         }
         loop {
             let asked = std::mem::take(&mut *shared.keeper.clean_requests());
+            if !asked.is_empty() {
+                self.put_off.retain(|_, (_, damaged)| *damaged);
+            }
             self.work(!asked.is_empty()).await;
             asked.into_iter().for_each(|done| {
                 let _ = done.send(());
@@ -315,3 +318,6 @@ impl Log {
         let _ = wait.await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     sealed_bytes: AtomicU64,
     cleaner_passes: AtomicU64,
     cleaner_failures: AtomicU64,
+    cleaner_refused: AtomicU64,
     cleaner_read_bytes: AtomicU64,
     cleaner_written_bytes: AtomicU64,
     /// Hundredths of a percent.
@@ -71,6 +72,8 @@ pub struct LogMetrics {
     pub cleaner_passes: u64,
     /// Passes that did not.
     pub cleaner_failures: u64,
+    /// Segments that compaction made for nothing, because the log had changed under it.
+    pub cleaner_refused: u64,
     /// Bytes that compaction read; what is dirty is read twice.
     pub cleaner_read_bytes: u64,
     /// Bytes that it wrote.
@@ -130,6 +133,10 @@ impl Counters {
         self.cleaner_failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_cleaner_refused(&self, segments: usize) {
+        self.cleaner_refused.fetch_add(segments as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn add_cleaner_read(&self, bytes: usize) {
         self.cleaner_read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -164,6 +171,7 @@ impl Counters {
             sealed_bytes: load(&self.sealed_bytes),
             cleaner_passes: load(&self.cleaner_passes),
             cleaner_failures: load(&self.cleaner_failures),
+            cleaner_refused: load(&self.cleaner_refused),
             cleaner_read_bytes: load(&self.cleaner_read_bytes),
             cleaner_written_bytes: load(&self.cleaner_written_bytes),
             cleaner_max_dirty_percent_x100: load(&self.cleaner_dirty),

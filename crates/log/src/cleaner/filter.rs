@@ -342,3 +342,6 @@ impl Sieve {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

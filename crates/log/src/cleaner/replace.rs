@@ -298,6 +298,8 @@ impl Keeper {
                 continue;
             }
             let id = replacement.partition.id();
+            let counters = self.log.counters();
+            counters.add_cleaner_refused(replacement.new.len());
             tracing::debug!(partition = %id, "what compaction read has changed meanwhile");
             // A deleted topic's objects all go at once, when no checkpoint names them.
             self.trash

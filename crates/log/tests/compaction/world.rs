@@ -499,6 +499,7 @@ async fn settle(world: &World, life: &Life) {
     let metrics = log.metrics();
     world.count("passes", metrics.cleaner_passes);
     world.count("passes that failed", metrics.cleaner_failures);
+    world.count("segments made for nothing", metrics.cleaner_refused);
     // What was dropped is gone after the grace, and what is left is sound.
     sleep(2 * world.options.segment_grace + Duration::from_secs(1)).await;
     let bucket = Bucket::from_store(world.store.clone(), world.kind, &world.env);
@@ -541,6 +542,7 @@ pub async fn play(seed: u64) -> (Vec<String>, BTreeMap<&'static str, u64>) {
             let metrics = life.log.metrics();
             world.count("passes", metrics.cleaner_passes);
             world.count("passes that failed", metrics.cleaner_failures);
+            world.count("segments made for nothing", metrics.cleaner_refused);
             if world.chance(0.2) {
                 life.log.shutdown(Instant::now() + Duration::from_secs(5)).await;
             }
