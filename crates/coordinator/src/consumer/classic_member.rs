@@ -76,6 +76,11 @@ impl ConsumerGroup {
         let subscription = first
             .and_then(|protocol| read_subscription(&protocol.metadata, ctx.topics))
             .ok_or_else(|| malformed("subscription"))?;
+        // Kafka lets it in, since it cannot know the ids that it has handed out. But one that owns partitions
+        // was a member once, was fenced, and does not know: they may be others' by now. Told so, it lets go.
+        if matches!(comer, Comer::New(_)) && !unnamed && !subscription.owned.is_empty() {
+            return Err(self.unknown_member(comer.id()));
+        }
         Ok(self.classic_joined(ctx, caller, request, &comer, &subscription))
     }
 

@@ -1,7 +1,8 @@
 //! A consumer group: its lasting state, which only [`Change`]s change, and what can be read from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use drumlin_wire::messages::consumer_group_heartbeat_request::TopicPartitions;
 use drumlin_wire::{Str, Uuid};
 
 use super::assignment::{Owned, Target};
@@ -76,6 +77,8 @@ pub(super) struct State {
     /// By regular expression: how many members are subscribed by it.
     pub regex_members: BTreeMap<Str, usize>,
     pub classic_members: usize,
+    /// The topics that anybody is subscribed to: by how many members by name, and by how many expressions.
+    pub subscribed: BTreeMap<Str, usize>,
     /// The epoch of the member that has a partition, assigned or still to be given up.
     taken: BTreeMap<Uuid, BTreeMap<i32, i32>>,
 }
@@ -88,7 +91,11 @@ pub(super) struct Soft {
     pub compared: Option<u64>,
     /// When (monotonic) and at which version of the metadata all regular expressions were resolved.
     pub resolved: Option<(u64, u64)>,
+    /// The hashes of subscribed topics at this version of the metadata.
+    pub topic_hashes: (u64, HashMap<Str, Option<u64>>),
     pub rebalances: u64,
+    /// What members that have to give up partitions have last said that they own.
+    pub reported: BTreeMap<Str, Vec<TopicPartitions>>,
 }
 
 /// A group of the consumer protocol (KIP-848).
@@ -194,13 +201,7 @@ impl ConsumerGroup {
 
     /// Whether any member is subscribed to a topic, by name or by expression.
     pub fn is_subscribed_to(&self, topic: &str) -> bool {
-        let by_name = |member: &Member| member.metadata.topics.contains(topic);
-        self.state.members.values().any(by_name)
-            || self
-                .state
-                .regexes
-                .values()
-                .any(|resolved| resolved.topics.contains(topic))
+        self.state.subscribed.contains_key(topic)
     }
 
     /// Whether two groups are the same as far as records say: what a test of replay compares.
@@ -315,10 +316,12 @@ impl ConsumerGroup {
         self.soft.timers.cancel(&(kind, member.clone()));
     }
 
-    pub(super) fn cancel_timers(&mut self, member: &Str) {
+    /// A member is gone.
+    pub(super) fn forget(&mut self, member: &Str) {
         for kind in TimerKind::ALL {
             self.cancel_timer(kind, member);
         }
+        self.soft.reported.remove(member);
     }
 
     /// The answer with what was written for it.
@@ -361,11 +364,17 @@ impl State {
                     self.set_current(id, gone);
                 }
             }
-            Change::Regex(regex, Some(resolved)) => {
-                self.regexes.insert(regex, resolved);
-            }
-            Change::Regex(regex, None) => {
-                self.regexes.remove(&regex);
+            Change::Regex(regex, resolved) => {
+                let old = match resolved {
+                    Some(resolved) => {
+                        count_in(&mut self.subscribed, &resolved.topics);
+                        self.regexes.insert(regex, resolved)
+                    }
+                    None => self.regexes.remove(&regex),
+                };
+                if let Some(old) = old {
+                    count_out(&mut self.subscribed, &old.topics);
+                }
             }
         }
         false
@@ -383,8 +392,9 @@ impl State {
             self.statics.insert(instance.clone(), id.clone());
         }
         self.classic_members += usize::from(metadata.classic.is_some());
+        count_in(&mut self.subscribed, &metadata.topics);
         if !metadata.regex.is_empty() {
-            *self.regex_members.entry(metadata.regex.clone()).or_default() += 1;
+            count_in(&mut self.regex_members, [&metadata.regex]);
         }
         let member = self.members.entry(id.clone()).or_default();
         let moved = member.metadata.instance_id != metadata.instance_id;
@@ -423,12 +433,8 @@ impl State {
 
     fn uncount(&mut self, metadata: &Metadata) {
         self.classic_members -= usize::from(metadata.classic.is_some());
-        if let Some(count) = self.regex_members.get_mut(&metadata.regex) {
-            *count -= 1;
-            if *count == 0 {
-                self.regex_members.remove(&metadata.regex);
-            }
-        }
+        count_out(&mut self.subscribed, &metadata.topics);
+        count_out(&mut self.regex_members, [&metadata.regex]);
     }
 
     /// A compacted log may have lost the record in which one member released what the next one has, and
@@ -452,6 +458,29 @@ impl State {
                     self.taken.remove(&topic);
                 }
             }
+        }
+    }
+}
+
+fn count_in<'a>(counts: &mut BTreeMap<Str, usize>, names: impl IntoIterator<Item = &'a Str>) {
+    for name in names {
+        match counts.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(name.clone(), 1);
+            }
+        }
+    }
+}
+
+fn count_out<'a>(counts: &mut BTreeMap<Str, usize>, names: impl IntoIterator<Item = &'a Str>) {
+    for name in names {
+        match counts.get_mut(name) {
+            Some(1) => {
+                counts.remove(name);
+            }
+            Some(count) => *count -= 1,
+            None => {}
         }
     }
 }

@@ -146,7 +146,11 @@ impl ConsumerGroup {
         let changed = self.set_member(&id, metadata, &mut records);
         self.update_epoch(ctx, changed, &mut records);
         self.update_target(ctx, &mut records);
-        self.reconcile(ctx, &id, changed, reported, &mut records);
+        // A member says what it owns when that has changed. What it said before an earlier coordinator is
+        // not known; but it says everything to a new one.
+        let remembered = self.soft.reported.remove(&id);
+        let owns = reported.or(remembered.as_deref());
+        self.reconcile(ctx, &id, changed, owns, &mut records);
         self.start_session(ctx, &id, None);
         self.cancel_timer(TimerKind::Join, &id);
         self.cancel_timer(TimerKind::Sync, &id);
@@ -368,6 +372,21 @@ impl ConsumerGroup {
             tracing::debug!(group = %self.id, member = %id, epoch = next.epoch, state = ?next.state, "reconciled");
             self.emit(Change::Current(id.clone(), Some(next)), records);
             self.time_revocation(ctx, id);
+        }
+        let current = self.member(id).map(|member| &member.current);
+        let revoking = current.filter(|current| current.state == MemberState::UnrevokedPartitions);
+        match (revoking, reported) {
+            (Some(current), Some(reported)) => {
+                // Who has given up all that it has to waits for the group's next assignment: no delay of its own.
+                if !assignment::reports_any(reported, &current.revoking) {
+                    self.cancel_timer(TimerKind::Rebalance, id);
+                }
+                self.soft.reported.insert(id.clone(), reported.to_vec());
+            }
+            (Some(_), None) => {}
+            (None, _) => {
+                self.soft.reported.remove(id);
+            }
         }
     }
 }

@@ -56,6 +56,7 @@ impl ConsumerGroup {
         };
         self.emit(Change::Current(id.clone(), Some(current)), records);
         self.cancel_timer(TimerKind::Rebalance, id);
+        self.soft.reported.remove(id);
         tracing::info!(group = %self.id, member = %id, "static member left for a while");
     }
 
@@ -123,7 +124,7 @@ impl ConsumerGroup {
         self.emit(Change::Current(id.clone(), None), records);
         self.emit(Change::Target(id.clone(), None), records);
         self.emit(Change::Member(id.clone(), None), records);
-        self.cancel_timers(id);
+        self.forget(id);
     }
 
     fn may_downgrade(&self, ctx: &Context<'_>, leaving: &[Str]) -> bool {

@@ -31,8 +31,9 @@
 //!
 //! Behaviour follows Kafka 4.3.1's GroupMetadataManager. It differs in what a caller cannot hold against it:
 //! regular expressions are resolved in the heartbeat that brings them instead of a moment later; a static
-//! member that was fenced may join again under its own member id at once; a group's metadata hash is
-//! another function; assignments are always computed in the call (`group.consumer.assignor.offload.enable`
+//! member that was fenced may join again under its own member id at once; a classic member that was fenced
+//! and joins as if it still owned partitions gets UNKNOWN_MEMBER_ID; a group's metadata hash is another
+//! function; assignments are always computed in the call (`group.consumer.assignor.offload.enable`
 //! has no meaning here).
 
 pub mod assignment;

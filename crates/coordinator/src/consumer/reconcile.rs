@@ -4,6 +4,11 @@
 //! partitions, it goes to the target's epoch with what is free of its target, and gets the rest as others
 //! release it. A partition is free when no member has it, neither assigned nor yet to be given up, so it
 //! never has two owners (Kafka's CurrentAssignmentBuilder).
+//!
+//! In one thing this is stricter than Kafka: what a member has given up is free only when the member goes to
+//! its next epoch, never within one. A member that does not report a partition may be about to take it,
+//! having been assigned it, and may not hear that it was taken back; if it then has an epoch of before, what
+//! it does with the partition is refused. Kafka frees it within the epoch where a subscription changes.
 
 use std::collections::BTreeMap;
 
@@ -42,9 +47,10 @@ pub fn step(member: &Current, goal: &Goal<'_>) -> Option<Current> {
             drop_unsubscribed(member, goal)?
         }
         MemberState::UnrevokedPartitions | MemberState::UnreleasedPartitions => advance(member, goal),
+        // It owns nothing, and starts over.
         MemberState::Unknown => advance(
             &Current {
-                epoch: goal.epoch,
+                epoch: -1,
                 ..member.clone()
             },
             goal,
@@ -75,20 +81,12 @@ fn drop_unsubscribed(member: &Current, goal: &Goal<'_>) -> Option<Current> {
     if assigned.len() == member.assigned.len() {
         return None;
     }
-    Some(if still_owned(&revoking, goal) {
-        Current {
-            epoch: member.epoch,
-            previous_epoch: member.epoch,
-            state: MemberState::UnrevokedPartitions,
-            assigned,
-            revoking,
-        }
-    } else {
-        Current {
-            previous_epoch: member.epoch,
-            assigned,
-            ..member.clone()
-        }
+    Some(Current {
+        epoch: member.epoch,
+        previous_epoch: member.epoch,
+        state: MemberState::UnrevokedPartitions,
+        assigned,
+        revoking,
     })
 }
 
@@ -123,7 +121,12 @@ fn advance(member: &Current, goal: &Goal<'_>) -> Current {
         }
     }
 
-    if !revoking.is_empty() && still_owned(&revoking, goal) {
+    let stays = goal.epoch == member.epoch && member.state == MemberState::UnrevokedPartitions;
+    if stays || (!revoking.is_empty() && (goal.epoch == member.epoch || still_owned(&revoking, goal))) {
+        // Given up or not, all of it is freed together, with the next epoch.
+        for (topic, partitions) in &member.revoking {
+            revoking.entry(*topic).or_default().extend(partitions);
+        }
         return Current {
             epoch: member.epoch,
             previous_epoch: member.epoch,

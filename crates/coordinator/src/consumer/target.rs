@@ -11,7 +11,7 @@ use super::assignor::{Assignor, MemberSpec, Spec, Topic};
 use super::group::{ConsumerGroup, State};
 use super::member::Metadata;
 use super::records::{AssignmentEpoch, Change};
-use crate::{Record, TopicView, Topics};
+use crate::{Record, Topics};
 
 impl ConsumerGroup {
     /// Computes the target assignment for the group's epoch if there is none yet and the last one is old
@@ -76,38 +76,48 @@ impl ConsumerGroup {
     ///
     /// Kafka's (KIP-1101) is another function of the same things. It is only ever compared with one of the
     /// same broker software; a log that came from elsewhere costs one new epoch.
-    pub(super) fn metadata_hash(&self, topics: &dyn Topics) -> i64 {
-        let names: BTreeSet<&Str> = self.state.subscribed_names().collect();
-        let mut views: Vec<TopicView> = names.iter().filter_map(|name| topics.by_name(name)).collect();
-        if views.is_empty() {
-            return 0;
+    pub(super) fn metadata_hash(&mut self, topics: &dyn Topics) -> i64 {
+        let (version, hashes) = &mut self.soft.topic_hashes;
+        if *version != topics.version() {
+            *version = topics.version();
+            hashes.clear();
         }
-        views.sort_by_key(|view| view.id);
         let mut hash = Fnv::default();
-        for view in &views {
-            hash.bytes(&view.id.0);
-            hash.bytes(&view.partitions.to_be_bytes());
-            for partition in 0..view.partitions {
-                let mut racks = topics.racks(view.id, partition);
-                racks.sort_unstable();
-                hash.bytes(&[u8::try_from(racks.len()).unwrap_or(u8::MAX)]);
-                for rack in &racks {
-                    hash.bytes(rack.as_bytes());
-                    hash.bytes(&[0xFF]);
-                }
+        let mut any = false;
+        for name in self.state.subscribed.keys() {
+            let known = match hashes.get(name) {
+                Some(known) => *known,
+                None => *hashes
+                    .entry(name.clone())
+                    .or_insert_with(|| topic_hash(topics, name)),
+            };
+            if let Some(known) = known {
+                hash.bytes(&known.to_be_bytes());
+                any = true;
             }
         }
-        hash.finish()
+        if any { hash.finish() } else { 0 }
     }
 }
 
-impl State {
-    /// All topic names that members are subscribed to, some of them several times.
-    fn subscribed_names(&self) -> impl Iterator<Item = &Str> {
-        let by_name = self.members.values().flat_map(|member| &member.metadata.topics);
-        by_name.chain(self.regexes.values().flat_map(|resolved| &resolved.topics))
+fn topic_hash(topics: &dyn Topics, name: &str) -> Option<u64> {
+    let view = topics.by_name(name)?;
+    let mut hash = Fnv::default();
+    hash.bytes(&view.id.0);
+    hash.bytes(&view.partitions.to_be_bytes());
+    for partition in 0..view.partitions {
+        let mut racks = topics.racks(view.id, partition);
+        racks.sort_unstable();
+        hash.bytes(&racks.len().to_be_bytes());
+        for rack in &racks {
+            hash.bytes(&rack.len().to_be_bytes());
+            hash.bytes(rack.as_bytes());
+        }
     }
+    Some(hash.0)
+}
 
+impl State {
     /// Whether a member's subscription holds a topic, by name or by what its expression matched.
     pub fn subscribes(&self, metadata: &Metadata, topic: &str) -> bool {
         metadata.topics.contains(topic)
@@ -119,9 +129,8 @@ impl State {
 
     fn compute_targets(&self, assignor: Assignor, topics: &dyn Topics) -> Vec<(Str, Target)> {
         let views: BTreeMap<&Str, Topic> = self
-            .subscribed_names()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
+            .subscribed
+            .keys()
             .filter_map(|name| {
                 let view = topics.by_name(name)?;
                 let topic = Topic {

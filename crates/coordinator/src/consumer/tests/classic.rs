@@ -257,6 +257,11 @@ fn what_a_classic_member_is_refused() {
         code(world.classic_join(&garbage, 9)),
         ErrorCode::UnknownServerError
     );
+    let owns = subscription(&world, &["t"], &set(t, 0..1));
+    assert_eq!(
+        code(world.classic_join(&classic_join("x", &owns), 9)),
+        ErrorCode::UnknownMemberId
+    );
     let mut known = classic_join("x", &metadata);
     known.group_instance_id = Some(Str::from("i"));
     assert_eq!(code(world.classic_join(&known, 9)), ErrorCode::UnknownMemberId);
