@@ -39,8 +39,8 @@ use recycle::Recycled;
 
 const TMP: &str = ".tmp";
 const LOCK: &str = ".lock";
-/// Temporary files are spread over this many directories: ext4 takes a new inode near its directory, and scans
-/// past recently deleted ones.
+/// Files are created in this many directories, which lie apart ([`write::spread`]): ext4 takes a new inode near its
+/// directory, and scans past recently deleted ones.
 const TMP_DIRS: u64 = 16;
 /// Directories whose durability is remembered; beyond this the memory starts anew.
 const REMEMBERED: usize = 100_000;
@@ -89,6 +89,8 @@ impl LocalStore {
             .collect();
         fs::create_dir_all(root).map_err(fail)?;
         let root = root.canonicalize().map_err(fail)?;
+        fs::create_dir_all(root.join(TMP)).map_err(fail)?;
+        write::spread(&root.join(TMP));
         for n in 0..TMP_DIRS {
             fs::create_dir_all(root.join(TMP).join(n.to_string())).map_err(fail)?;
         }

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use object_store::PutPayload;
-use rustix::fs::{CWD, OFlags, RenameFlags, fdatasync, renameat_with};
+use rustix::fs::{
+    CWD, IFlags, Mode, OFlags, RenameFlags, fdatasync, ioctl_getflags, ioctl_setflags, renameat_with,
+};
 use rustix::io::{Errno, pwritev};
 
 use super::aligned::{Aligned, BLOCK, is_aligned};
@@ -245,6 +247,19 @@ fn write_copied(file: &File, payload: &PutPayload) -> io::Result<()> {
         file.write_all_at(&buffer[..padded], at)?;
     }
     Ok(())
+}
+
+/// Asks the file system to place the directories below `dir` apart from each other and from all else: ext4 does so
+/// for those below a "top directory". A matter of speed only, so a refusal changes nothing.
+pub(super) fn spread(dir: &Path) {
+    let spread = || -> rustix::io::Result<()> {
+        let dir = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let flags = ioctl_getflags(&dir)?;
+        ioctl_setflags(&dir, flags | IFlags::TOPDIR)
+    };
+    if let Err(error) = spread() {
+        tracing::debug!(dir = %dir.display(), %error, "directories cannot be spread");
+    }
 }
 
 pub(super) fn fsync_parent(path: &Path) -> Result<(), LocalFailure> {
