@@ -21,7 +21,7 @@ use crate::{install, results};
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of: ledger, faults, frames, files, simulate.
+    /// One of: ledger, faults, frames, files, simulate, compact.
     name: String,
     /// How long, in all slices together.
     #[arg(long, default_value_t = 30)]
@@ -126,6 +126,24 @@ const SOAKS: &[Soak] = &[
             "--test",
             "simulation",
             "nothing_promised",
+            "--",
+            "--nocapture",
+        ],
+        needs_broker: false,
+    },
+    Soak {
+        name: "compact",
+        title: "Compaction, simulated",
+        slice_seconds: 300,
+        cargo: &[
+            "test",
+            "--release",
+            "--quiet",
+            "--package",
+            "drumlin-log",
+            "--test",
+            "compaction_simulation",
+            "nothing_newest",
             "--",
             "--nocapture",
         ],

@@ -237,6 +237,32 @@ fn log(page: &mut Page, log: &LogMetrics) {
         "Durable bytes not sealed yet.",
         log.unsealed_bytes,
     );
+    let name = "drumlin_cleaner_passes_total";
+    page.family(name, counter, "Passes of compaction over a partition.");
+    page.sample(name, &[("result", "done")], log.cleaner_passes);
+    page.sample(name, &[("result", "failed")], log.cleaner_failures);
+    let name = "drumlin_cleaner_bytes_total";
+    page.family(name, counter, "Bytes that compaction read and wrote.");
+    page.sample(name, &[("direction", "read")], log.cleaner_read_bytes);
+    page.sample(name, &[("direction", "written")], log.cleaner_written_bytes);
+    page.one(
+        "drumlin_cleaner_refused_segments_total",
+        counter,
+        "Segments that compaction wrote for nothing.",
+        log.cleaner_refused,
+    );
+    page.one(
+        "drumlin_cleaner_max_dirty_percent",
+        "gauge",
+        "The largest part of a compacted partition that no pass has seen.",
+        log.cleaner_max_dirty_percent,
+    );
+    page.one(
+        "drumlin_cleaner_uncleanable_partitions",
+        "gauge",
+        "Partitions that are not compacted because their data is damaged.",
+        log.cleaner_uncleanable_partitions,
+    );
     let name = "drumlin_served_bytes_total";
     page.family(name, counter, "Bytes read by where they were found.");
     page.sample(name, &[("from", "hot")], log.hot_bytes);

@@ -28,7 +28,7 @@ use crate::recover::Recovered;
 use crate::seal::{Builder, BundleRow, Piece, encode_bundle_table};
 use crate::state::{LeafRef, StateRoot, encode_state_root};
 use crate::types::{TopicId, TopicPartition};
-use crate::wal::{Unsealed, WAL_EPOCH};
+use crate::wal::{Unsealed, WAL_EPOCH, Wal};
 
 /// A bundle's size, about; a round that holds more writes several.
 const BUNDLE_BYTES: u64 = 64 << 20;
@@ -156,8 +156,10 @@ impl Keeper {
                 .replaced_since
                 .map(|since| since + wal.options.round_interval);
             let round_at = {
+                let early = self.worth_an_early_round(&wal);
                 let unsealed = wal.unsealed();
-                let full = unsealed.bytes >= wal.options.round_bytes
+                let full = early
+                    || unsealed.bytes >= wal.options.round_bytes
                     || unsealed.objects.len() >= wal.options.round_objects;
                 let due = unsealed.since.map(|since| {
                     if full {
@@ -228,6 +230,43 @@ impl Keeper {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    /// Whether to seal at once what is still in memory, rather than read it back when the round's time has come. Where
+    /// requests are free, and nearly all of it is whole segments, so that nothing is written more often for it.
+    fn worth_an_early_round(&mut self, wal: &Wal) -> bool {
+        if wal.bucket.kind() == BucketKind::Remote {
+            wal.unsealed().look_at = u64::MAX;
+            return false;
+        }
+        let memory = wal.options.memory_bytes as u64;
+        let bytes = {
+            let mut unsealed = wal.unsealed();
+            if unsealed.bytes < unsealed.look_at.max(memory / 8) {
+                unsealed.look_at = unsealed.look_at.max(memory / 8);
+                return false;
+            }
+            self.note_dirty(&mut unsealed);
+            unsealed.look_at = unsealed.bytes + (memory / 16).max(1);
+            unsealed.bytes
+        };
+        let (mut in_segments, mut nearly_full) = (0, false);
+        for id in &self.behind {
+            let Some(partition) = self.log.partition(id) else {
+                continue;
+            };
+            let inner = partition.lock();
+            let segment = inner.config.segment_bytes;
+            if inner.hot_bytes >= wal.options.segment_min_bytes.min(segment) {
+                in_segments += inner.hot_bytes;
+                nearly_full |= inner.hot_bytes >= segment / 8 * 7;
+            }
+        }
+        let early = in_segments >= bytes / 10 * 9 && (nearly_full || bytes >= memory / 2);
+        if early {
+            wal.unsealed().look_at = 0;
+        }
+        early
     }
 
     /// Takes note of what commits changed: partitions whose stored state is behind, and those whose log starts moved.

@@ -30,7 +30,7 @@ pub(crate) struct Counters {
     cleaner_refused: AtomicU64,
     cleaner_read_bytes: AtomicU64,
     cleaner_written_bytes: AtomicU64,
-    /// Hundredths of a percent.
+    /// Percent.
     cleaner_dirty: AtomicU64,
     cleaner_damaged: AtomicU64,
 }
@@ -78,9 +78,9 @@ pub struct LogMetrics {
     pub cleaner_read_bytes: u64,
     /// Bytes that it wrote.
     pub cleaner_written_bytes: u64,
-    /// The largest part of a compacted partition that no pass has seen, now, in percent with two decimals
-    /// times 100 (Kafka's `max-dirty-percent`).
-    pub cleaner_max_dirty_percent_x100: u64,
+    /// The largest part of a compacted partition that no pass has seen, now, in percent (Kafka's
+    /// `max-dirty-percent`).
+    pub cleaner_max_dirty_percent: u64,
     /// Partitions that are not compacted because their data is damaged, now (Kafka's `uncleanable-partitions-count`).
     pub cleaner_uncleanable_partitions: u64,
 }
@@ -147,7 +147,7 @@ impl Counters {
 
     pub(crate) fn set_cleaner(&self, dirtiest: f64, damaged: u64) {
         self.cleaner_dirty
-            .store((dirtiest * 10_000.0) as u64, Ordering::Relaxed);
+            .store((dirtiest * 100.0) as u64, Ordering::Relaxed);
         self.cleaner_damaged.store(damaged, Ordering::Relaxed);
     }
 
@@ -174,7 +174,7 @@ impl Counters {
             cleaner_refused: load(&self.cleaner_refused),
             cleaner_read_bytes: load(&self.cleaner_read_bytes),
             cleaner_written_bytes: load(&self.cleaner_written_bytes),
-            cleaner_max_dirty_percent_x100: load(&self.cleaner_dirty),
+            cleaner_max_dirty_percent: load(&self.cleaner_dirty),
             cleaner_uncleanable_partitions: load(&self.cleaner_damaged),
         }
     }

@@ -30,6 +30,8 @@ const EXTENT_BYTES: u64 = 256 << 10;
 const FOOTER_ROOM: usize = 512 << 10;
 /// A WAL has one owner for its whole life: all its entries carry this epoch.
 pub(crate) const WAL_EPOCH: u64 = 0;
+/// A local directory is written in blocks of this.
+const BLOCK: usize = 4096;
 /// Room is counted in units of this many bytes.
 const ROOM_UNIT: usize = 1024;
 
@@ -108,6 +110,8 @@ pub(crate) struct Unsealed {
     pub edited: bool,
     /// Entries below this slot have taken effect in memory.
     pub processed: u64,
+    /// The keeper wants to look again when there are so many bytes.
+    pub look_at: u64,
     resident: VecDeque<Arc<WalObject>>,
     resident_bytes: usize,
 }
@@ -330,7 +334,7 @@ impl Wal {
             .iter()
             .map(|extent| 80 + 60 * extent.record.producers.len())
             .sum();
-        let keep = (buf.len() + footer + 64).next_multiple_of(4096);
+        let keep = (buf.len() + footer + 64).next_multiple_of(BLOCK);
         if keep < buf.capacity() {
             let rest = buf.split_off(keep);
             open.arenas.give_back(rest, self.env.instant());
@@ -433,8 +437,13 @@ impl Wal {
             let start = extent.record.position as usize;
             extent.record.crc = crc32c::crc32c(&buf[start..start + extent.record.length as usize]);
         }
-        let footer_at = buf.len() as u64;
         let footer = encode_footer(extents.iter().map(|extent| &extent.record));
+        if self.bucket.kind() == BucketKind::Local {
+            // Whole blocks are written from where they lie, and the file needs no cutting to its length.
+            let padded = (buf.len() + footer.len()).next_multiple_of(BLOCK);
+            buf.resize(padded - footer.len(), 0);
+        }
+        let footer_at = buf.len() as u64;
         buf.extend_from_slice(&footer);
         self.counters.add_put(buf.len());
         loop {
@@ -593,7 +602,7 @@ impl Wal {
             self.unsealed_bytes.store(unsealed.bytes, Ordering::Relaxed);
             let full = unsealed.bytes >= self.options.round_bytes
                 || unsealed.objects.len() >= self.options.round_objects;
-            if full || unsealed.objects.len() == 1 {
+            if full || unsealed.objects.len() == 1 || unsealed.bytes >= unsealed.look_at {
                 self.seal.notify_one();
             }
         }

@@ -279,7 +279,10 @@ async fn damage_is_found_though_offsets_may_be_missing() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     node.stop(log).await;
     let report = node.check().await;
-    assert!(report.is_clean() && report.waiting.iter().all(|key| !key.contains("/segment/")), "{report}");
+    assert!(
+        report.is_clean() && report.waiting.iter().all(|key| !key.contains("/segment/")),
+        "{report}"
+    );
     let segments = node.segments();
     assert!(!segments.is_empty());
     for key in segments {

@@ -1,7 +1,7 @@
 //! Compaction under simulated time, a store that fails, and kills, against a plain in-memory history.
 //!
 //! Everyday: a few hundred seeds. `DRUMLIN_COMPACTION_SEED=n` plays one, `DRUMLIN_COMPACTION_SEEDS=n` so many,
-//! `DRUMLIN_COMPACTION_SECONDS=n` as many as fit, and `DRUMLIN_FIRST_SEED=n`, times 100,000, says where it begins.
+//! `DRUMLIN_SIMULATION_SECONDS=n` as many as fit, and `DRUMLIN_FIRST_SEED=n`, times 100,000, says where it begins.
 //! Ten thousand on one core in twenty minutes:
 //!
 //! ```text
@@ -50,7 +50,7 @@ fn nothing_newest_is_lost_and_nothing_old_stays() {
     }
     let first = number("DRUMLIN_FIRST_SEED").map_or(1, |slice| slice.wrapping_mul(100_000));
     let most = number("DRUMLIN_COMPACTION_SEEDS").unwrap_or(u64::MAX);
-    let seconds = number("DRUMLIN_COMPACTION_SECONDS");
+    let seconds = number("DRUMLIN_SIMULATION_SECONDS");
     let time = Duration::from_secs(seconds.unwrap_or(if most == u64::MAX { 12 } else { u64::MAX >> 32 }));
     let (began, mut played) = (Instant::now(), 0);
     let (mut failed, mut all) = (Vec::new(), BTreeMap::<&str, u64>::new());
@@ -69,12 +69,9 @@ fn nothing_newest_is_lost_and_nothing_old_stays() {
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("{played} seeds in {seconds:.1} s\n{all:#?}");
-    let figures: Vec<String> = all
-        .iter()
-        .map(|(name, count)| format!("\"{name}\":{count}"))
-        .collect();
-    println!("SOAK {{\"seeds\":{played},{}}}", figures.join(","));
+    println!("{played} seeds in {seconds:.1} s");
+    all.iter()
+        .for_each(|(name, count)| println!("{count:>12}  {name}"));
     assert!(
         failed.is_empty(),
         "play them again with DRUMLIN_COMPACTION_SEED: {failed:?}"
