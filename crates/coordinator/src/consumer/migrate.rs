@@ -1,7 +1,9 @@
 //! What online upgrade and downgrade need of a consumer group; the other half is the classic group's.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use drumlin_wire::Str;
+use drumlin_wire::{Str, Uuid};
 
 use super::assignment::{Target, at_epoch};
 use super::embedded::{read_assignment, read_subscription};
@@ -67,13 +69,20 @@ impl ConsumerGroup {
             )
         };
         let mut found: Vec<(Str, Metadata, Target)> = Vec::with_capacity(members.len());
+        let mut claimed: BTreeSet<(Uuid, i32)> = BTreeSet::new();
         for member in members {
             if member.member_id.len() > MAX_KEY_STRING || group_id.len() > MAX_KEY_STRING {
                 return Err(refused("an id is too long"));
             }
             let malformed = || refused("the embedded consumer protocol is malformed");
             let subscription = read_subscription(&member.subscription, ctx.topics).ok_or_else(malformed)?;
-            let (target, custom) = read_assignment(&member.assignment, ctx.topics).ok_or_else(malformed)?;
+            let (mut target, custom) =
+                read_assignment(&member.assignment, ctx.topics).ok_or_else(malformed)?;
+            // Nothing has kept the members' own assignor from giving a partition to two of them.
+            target.retain(|topic, partitions| {
+                partitions.retain(|partition| claimed.insert((*topic, *partition)));
+                !partitions.is_empty()
+            });
             if custom {
                 return Err(refused(
                     "an unsupported custom assignor is in use. Please refer to the documentation or switch \

@@ -469,6 +469,28 @@ fn a_static_member_may_change_its_protocol_both_ways() {
 }
 
 #[test]
+fn what_two_classic_members_claim_has_one_owner() {
+    let mut world = World::new();
+    let t = world.topics.create("t", 3);
+    let metadata = subscription(&world, &["t"], &Set::new());
+    let source = |id: &str, partitions: Vec<i32>| ClassicSource {
+        member_id: Str::from(id),
+        subscription: metadata.clone(),
+        assignment: write_assignment(&[(t, partitions)].into(), 3, &world.topics),
+        ..ClassicSource::default()
+    };
+    let sources = [source("a", vec![0, 1]), source("b", vec![1, 2])];
+    world
+        .call(|group, ctx, _| {
+            let (made, records) = ConsumerGroup::from_classic(ctx, &Str::from("g"), 5, &sources)?;
+            *group = made;
+            Ok(ConsumerGroup::done((), records))
+        })
+        .expect("upgrades");
+    assert_eq!(world.group.target("b"), Some(&[(t, vec![2])].into()));
+}
+
+#[test]
 fn groups_that_cannot_be_upgraded() {
     let mut world = World::new();
     world.topics.create("t", 1);

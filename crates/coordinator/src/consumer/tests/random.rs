@@ -152,10 +152,9 @@ impl Sim {
                 self.world.pass(ms);
             }
             15 if self.random.one_in(4) => self.world.pass(15_000),
+            16 if self.world.hidden.remove(topic) => {}
             16 => {
-                if !self.world.hidden.remove(topic) {
-                    self.world.hidden.insert(topic.to_owned());
-                }
+                self.world.hidden.insert(topic.to_owned());
             }
             _ => {}
         }
@@ -625,7 +624,7 @@ fn members_at_random() {
         println!("seed {seed}: {} calls", play(seed));
         return;
     }
-    let seeds = variable("DRUMLIN_SEEDS").unwrap_or(60);
+    let seeds = variable("DRUMLIN_SEEDS").unwrap_or(40);
     let clock = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
