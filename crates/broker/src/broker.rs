@@ -3,9 +3,10 @@
 //! Everything goes through the [`Env`] and the [`Bucket`] that are handed in, and nothing is global: a simulation runs
 //! several brokers in one process, connects through [`Broker::connect`], and ends one with [`Env::kill`].
 //!
-//! A stop goes in this order, under one deadline: accept no more connections; read no more requests; put what is
-//! appended and wait until it is durable; let the connections write their answers; close the metadata log. Whatever is
-//! then left is abandoned, which is as safe as a crash.
+//! A stop goes in this order, under one deadline: accept no more connections; read no more requests; end the group
+//! coordinators, which commit and answer what they have written; put what is appended and wait until it is durable; let
+//! the connections write their answers; close the metadata log. Whatever is then left is abandoned, which is as safe as
+//! a crash.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -254,6 +255,7 @@ impl Broker {
         let deadline = Instant::now() + self.shared.config().shutdown_timeout;
         self.stop_accepting.send_replace(true);
         self.stop_reading.send_replace(true);
+        self.shared.groups.shutdown(deadline).await;
         let flushed = self.shared.log.shutdown(deadline).await;
         if !flushed {
             warn!("not all that was appended became durable in time");

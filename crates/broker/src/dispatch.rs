@@ -25,6 +25,10 @@ pub struct Cx {
     pub peer: Arc<Peer>,
     /// Version of the request.
     pub version: i16,
+    /// Client id of a request that is about a group, in memory of its own.
+    pub client_id: Option<Str>,
+    /// True for the admin client that Kafka lets write to internal topics (`AdminUtils.ADMIN_CLIENT_ID`).
+    pub internal: bool,
     /// Its correlation id.
     pub correlation_id: i32,
     /// Held by a request that takes much memory.
@@ -67,6 +71,9 @@ macro_rules! routes {
                 let request: m::$module::$request = decode(&$cx, &$body)?;
                 // The request keeps alive what it refers to.
                 drop($body);
+                if waits_for_others($key) {
+                    $cx.large = None;
+                }
                 let response = handlers::$handler::handle(&$cx, request).await;
                 $cx.answer(&response).map(Reply::Now)
             })*
@@ -89,10 +96,19 @@ impl Dispatcher {
             broker: Arc::clone(&self.shared),
             peer,
             version: header.api_version,
+            client_id: None,
+            internal: header
+                .client_id
+                .as_ref()
+                .is_some_and(|id| id.as_str() == ADMIN_CLIENT),
             correlation_id: header.correlation_id,
             large: None,
             began: Instant::now(),
         };
+        if of_group(header.api_key) {
+            // Its own memory: a member's client id outlives the request.
+            cx.client_id = header.client_id.as_ref().map(Str::detach);
+        }
         match route(header.api_key, header.api_version) {
             Route::Serve => serve(cx, header.api_key, body).await,
             Route::ApiVersionsFallback => {
@@ -111,8 +127,46 @@ impl Dispatcher {
     }
 }
 
-/// What a request may take in decoded form, for each of its bytes: as [`drumlin_wire::limits`] bounds it.
-const DECODED: usize = drumlin_wire::limits::PER_BYTE;
+/// The client id of the admin client inside of Kafka's brokers and tools that repair internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+
+/// What a request and its answer may take, for each byte of the request: as [`drumlin_wire::limits`] bounds it, and
+/// more where a few bytes name what is answered with many.
+fn expansion(key: ApiKey) -> usize {
+    let answer = match key {
+        ApiKey::FindCoordinator
+        | ApiKey::DescribeGroups
+        | ApiKey::DeleteGroups
+        | ApiKey::ConsumerGroupDescribe => 8,
+        ApiKey::OffsetFetch | ApiKey::OffsetCommit | ApiKey::OffsetDelete => 2,
+        _ => 1,
+    };
+    drumlin_wire::limits::PER_BYTE * answer
+}
+
+/// APIs that a group's coordinator serves.
+fn of_group(key: ApiKey) -> bool {
+    matches!(
+        key,
+        ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::LeaveGroup
+            | ApiKey::OffsetCommit
+            | ApiKey::OffsetFetch
+            | ApiKey::OffsetDelete
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroups
+            | ApiKey::DeleteGroups
+            | ApiKey::ConsumerGroupHeartbeat
+            | ApiKey::ConsumerGroupDescribe
+    )
+}
+
+/// APIs whose answer waits for what other clients do. They are held to a bound of their own.
+fn waits_for_others(key: ApiKey) -> bool {
+    matches!(key, ApiKey::JoinGroup | ApiKey::SyncGroup)
+}
 
 async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
     // A few bytes can name a partition, and a hostile client names a million. Produce is judged by what it names, since
@@ -120,7 +174,7 @@ async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
     let size = if key == ApiKey::Produce {
         0
     } else {
-        body.len().saturating_mul(DECODED)
+        body.len().saturating_mul(expansion(key))
     };
     let mut cx = cx;
     cx.large = cx.broker.admit_large(size).await;
@@ -128,6 +182,11 @@ async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
         let request = decode(&cx, &body)?;
         drop(body);
         return handlers::produce::take(cx, request).await;
+    }
+    if key == ApiKey::OffsetCommit {
+        let request = decode(&cx, &body)?;
+        drop(body);
+        return handlers::offset_commit::take(cx, request).await;
     }
     routes!(cx, body, key, {
         Fetch(fetch) => fetch_request::FetchRequest,
@@ -150,6 +209,18 @@ async fn serve(cx: Cx, key: ApiKey, body: Bytes) -> Result<Reply, Refusal> {
         PushTelemetry(push_telemetry) => push_telemetry_request::PushTelemetryRequest,
         ListConfigResources(list_config_resources) => list_config_resources_request::ListConfigResourcesRequest,
         DescribeTopicPartitions(describe_topic_partitions) => describe_topic_partitions_request::DescribeTopicPartitionsRequest,
+        FindCoordinator(find_coordinator) => find_coordinator_request::FindCoordinatorRequest,
+        JoinGroup(join_group) => join_group_request::JoinGroupRequest,
+        SyncGroup(sync_group) => sync_group_request::SyncGroupRequest,
+        Heartbeat(heartbeat) => heartbeat_request::HeartbeatRequest,
+        LeaveGroup(leave_group) => leave_group_request::LeaveGroupRequest,
+        OffsetFetch(offset_fetch) => offset_fetch_request::OffsetFetchRequest,
+        OffsetDelete(offset_delete) => offset_delete_request::OffsetDeleteRequest,
+        ListGroups(list_groups) => list_groups_request::ListGroupsRequest,
+        DescribeGroups(describe_groups) => describe_groups_request::DescribeGroupsRequest,
+        DeleteGroups(delete_groups) => delete_groups_request::DeleteGroupsRequest,
+        ConsumerGroupHeartbeat(consumer_group_heartbeat) => consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribe(consumer_group_describe) => consumer_group_describe_request::ConsumerGroupDescribeRequest,
     })
 }
 
@@ -176,7 +247,8 @@ impl Service for Dispatcher {
     fn may_drop(&self, frame: &Bytes) -> bool {
         frame
             .first_chunk::<2>()
-            .is_some_and(|key| i16::from_be_bytes(*key) == ApiKey::Fetch.as_i16())
+            .and_then(|key| ApiKey::from_i16(i16::from_be_bytes(*key)))
+            .is_some_and(|key| key == ApiKey::Fetch || waits_for_others(key))
     }
 
     fn opened(&self, _peer: &Peer) {

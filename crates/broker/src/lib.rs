@@ -12,6 +12,7 @@ pub mod config;
 pub mod dispatch;
 pub mod epochs;
 pub mod error_code;
+pub mod groups;
 pub mod handlers;
 pub mod metrics;
 pub mod names;

@@ -32,11 +32,14 @@ pub fn may_collide(name: &str) -> bool {
     name.contains(['.', '_'])
 }
 
-/// Topics that clients hide from people.
+/// The topic of groups and their offsets.
+pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
+
+/// Topics that clients hide from people, and that only the broker writes to.
 pub fn is_internal(name: &str) -> bool {
     matches!(
         name,
-        "__consumer_offsets" | "__transaction_state" | "__share_group_state"
+        GROUP_METADATA_TOPIC | "__transaction_state" | "__share_group_state"
     )
 }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::config::BrokerConfig;
 use crate::error_code::{ErrorCode, Told};
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::sessions::FetchSessions;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub metadata: Arc<MetadataLog>,
     /// Open topics.
     pub topics: Topics,
+    /// Coordinators of groups.
+    pub groups: Groups,
     /// Fetch sessions.
     pub sessions: FetchSessions,
     /// Counters.
@@ -78,6 +81,7 @@ impl Shared {
             env: env.clone(),
             bucket: bucket.clone(),
             topics: Topics::new(config.node_id, log.clone()),
+            groups: Groups::new(env, &log, bucket, &metadata.image(), &config),
             log,
             metadata,
             sessions: FetchSessions::new(env, config.requests.fetch_sessions),
@@ -109,7 +113,7 @@ impl Shared {
     }
 
     /// Brings configuration and open topics up to an image. Idempotent; an older image changes nothing.
-    pub fn follow(&self, image: &Image) {
+    pub fn follow(&self, image: &Arc<Image>) {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         if image.position < *applied {
             return;
@@ -134,7 +138,10 @@ impl Shared {
                 Err(error) => warn!(%error, "an altered config of the broker cannot be used"),
             }
         }
-        self.topics.apply(image, &self.config());
+        let config = self.config();
+        if let Some(applied) = self.topics.apply(image, &config) {
+            self.groups.follow(image, &self.topics, &applied, &config);
+        }
     }
 
     /// Changes the metadata and brings this broker up to the change before it returns, so that what was created can be
@@ -206,7 +213,10 @@ impl Shared {
         }
         let missing: BTreeSet<&str> = asked
             .map(Str::as_str)
-            .filter(|name| image.topic(name).is_none() && names::check(name).is_ok())
+            .filter(|name| {
+                // Internal topics are created when they are needed, and not as others are.
+                image.topic(name).is_none() && names::check(name).is_ok() && !names::is_internal(name)
+            })
             .take(AUTO_CREATE_AT_ONCE)
             .collect();
         if missing.is_empty() {

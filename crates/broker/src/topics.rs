@@ -65,7 +65,16 @@ struct Tables {
     by_name: HashMap<Str, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
     position: u64,
+    version: u64,
     defaults: Option<Arc<TopicConfig>>,
+}
+
+/// What an image changed.
+pub struct Applied {
+    /// Another number whenever any topic has changed.
+    pub version: u64,
+    /// Topics that are gone.
+    pub gone: Vec<(Uuid, Str)>,
 }
 
 /// All topics.
@@ -120,13 +129,13 @@ impl Topics {
     }
 
     /// Opens what is new in the image, drops what is gone, reconfigures what changed. An image older than the last one
-    /// changes nothing.
-    pub fn apply(&self, image: &Image, config: &BrokerConfig) {
+    /// changes nothing, and gives nothing.
+    pub fn apply(&self, image: &Image, config: &BrokerConfig) -> Option<Applied> {
         let _one = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, gone, defaults) = {
             let tables = self.read();
             if image.position < tables.position {
-                return;
+                return None;
             }
             let gone: Vec<Arc<Topic>> = tables
                 .by_id
@@ -157,7 +166,11 @@ impl Topics {
                 self.log.drop_partition(id);
             }
         }
+        let names = gone.iter().map(|topic| (topic.id, topic.name.clone())).collect();
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        if !(gone.is_empty() && changed.is_empty()) {
+            tables.version += 1;
+        }
         for topic in gone {
             tables.by_id.remove(&topic.id);
             // The name may belong to a younger topic already.
@@ -175,6 +188,10 @@ impl Topics {
         }
         tables.position = image.position;
         tables.defaults = Some(defaults);
+        Some(Applied {
+            version: tables.version,
+            gone: names,
+        })
     }
 
     fn open(

@@ -12,6 +12,7 @@ use drumlin_wire::{ApiKey, Str};
 use super::create_topics::check_replicas;
 use crate::dispatch::Cx;
 use crate::error_code::{ErrorCode, Told};
+use crate::names;
 
 /// Adds partitions, for each topic for itself.
 pub async fn handle(cx: &Cx, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -65,6 +66,11 @@ fn check(cx: &Cx, image: &Image, topic: &CreatePartitionsTopic) -> Result<Record
             "there is no topic of this name",
         ));
     };
+    if names::is_internal(&topic.name) {
+        // Its keys' places follow from the number: those that there are would be looked for elsewhere.
+        let what = "the number of partitions of an internal topic cannot be changed";
+        return Err(Told::new(ErrorCode::InvalidRequest, what));
+    }
     let current = known.partitions.len();
     let invalid = |what: String| Err(Told::new(ErrorCode::InvalidPartitions, what));
     let count = match u32::try_from(topic.count) {

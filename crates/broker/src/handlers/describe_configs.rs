@@ -7,7 +7,10 @@ use drumlin_wire::messages::describe_configs_response::{
 };
 use drumlin_wire::{ApiKey, Str};
 
-use crate::config::{BrokerConfig, DescribedConfig, describe_all_brokers, describe_broker, describe_topic};
+use crate::config::{
+    BrokerConfig, DescribedConfig, Overrides, describe_all_brokers, describe_broker, describe_group,
+    describe_topic,
+};
 use crate::dispatch::Cx;
 use crate::error_code::{ErrorCode, Told};
 
@@ -84,8 +87,18 @@ fn describe(
             let what = format!("this is broker {}, not {name:?}", cx.broker.node_id);
             Err(Told::new(ErrorCode::InvalidRequest, what))
         }
+        Some(ResourceKind::Group) if name.is_empty() => Err(Told::new(
+            ErrorCode::InvalidRequest,
+            "the name of a group must not be empty",
+        )),
+        // A group has options before it has members, or without ever having any.
+        Some(ResourceKind::Group) => {
+            let none = Overrides::new();
+            let own = image.configs(ResourceKind::Group, name).unwrap_or(&none);
+            Ok(describe_group(&config.live, own, names))
+        }
         // Nothing configures these yet.
-        Some(ResourceKind::ClientMetrics | ResourceKind::Group) => Ok(Vec::new()),
+        Some(ResourceKind::ClientMetrics) => Ok(Vec::new()),
         None => {
             let what = format!("resources of type {} are not known", resource.resource_type);
             Err(Told::new(ErrorCode::InvalidRequest, what))

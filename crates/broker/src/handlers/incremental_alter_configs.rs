@@ -133,8 +133,12 @@ fn target(cx: &Cx, kind: i8, name: &str) -> Result<(ResourceKind, Target), Told>
             Ok((ResourceKind::Broker, Target::Broker))
         }
         Some(ResourceKind::Broker) => invalid(format!("this is broker {}, not {name:?}", cx.broker.node_id)),
-        Some(ResourceKind::ClientMetrics | ResourceKind::Group) => {
-            invalid("configs of groups and client metrics are not supported yet".to_owned())
+        Some(ResourceKind::Group) if name.is_empty() => invalid(
+            "default group resources are not allowed: options of all groups are the broker's".to_owned(),
+        ),
+        Some(ResourceKind::Group) => Ok((ResourceKind::Group, Target::Group)),
+        Some(ResourceKind::ClientMetrics) => {
+            invalid("configs of client metrics are not supported yet".to_owned())
         }
         None => invalid(format!("configs of resources of type {kind} cannot be altered")),
     }

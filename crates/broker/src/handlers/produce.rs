@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::config::{CompressionType, TimestampType, TopicConfig};
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
+use crate::names;
 use crate::net::{Answer, Refusal, Reply};
 use crate::topics::Topic;
 
@@ -280,6 +281,17 @@ async fn append(
         Some(None) => return Err(ErrorCode::NotLeaderOrFollower.into()),
         None => return Err(ErrorCode::UnknownTopicOrPartition.into()),
     };
+    // What coordinators keep is theirs alone to write (Kafka's `ReplicaManager` answers the same).
+    if names::is_internal(&topic.name) && !cx.internal {
+        return Err(Failure {
+            code: ErrorCode::InvalidTopic,
+            message: Some(format!(
+                "clients cannot write to the internal topic {}",
+                topic.name.as_str()
+            )),
+            records: Vec::new(),
+        });
+    }
     let batch = data.records.unwrap_or_default().into_bytes();
     let config = &*topic.config;
     let now_ms = cx.broker.env.now_ms();

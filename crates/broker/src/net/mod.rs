@@ -90,7 +90,7 @@ pub trait Service: Send + Sync + 'static {
     /// Takes one request. Requests of a connection come one at a time, in order.
     fn call(self: Arc<Self>, peer: Arc<Peer>, frame: Bytes) -> Boxed<Result<Reply, Refusal>>;
 
-    /// True where the request may be given up when its client goes away: it changes nothing.
+    /// True where the request may wait for long, and is given up when its client goes away: to wait on changes nothing.
     fn may_drop(&self, frame: &Bytes) -> bool;
 
     /// A connection began.

@@ -43,8 +43,10 @@ async fn unknown_apis_and_versions_close_the_connection() {
     let test = Test::new(&[]).await;
     test.connect().create("t", 1, &[]).await;
     for (key, version) in [
-        (8, 2),
-        (10, 0),
+        (8, 1),
+        (9, 0),
+        (24, 0),
+        (76, 0),
         (0, 14),
         (1, 3),
         (1, 19),

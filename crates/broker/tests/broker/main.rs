@@ -5,6 +5,7 @@
 mod configs;
 mod fetching;
 mod frames;
+mod groups;
 mod harness;
 mod lives;
 mod producing;

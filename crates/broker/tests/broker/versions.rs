@@ -30,6 +30,7 @@ async fn every_version_of_every_api_is_answered() {
     about_topics(&mut asked, &mut client).await;
     about_records(&mut asked, &mut client, id).await;
     about_configs(&mut asked, &mut client).await;
+    about_groups(&mut asked, &mut client, id).await;
     let advertised: BTreeSet<(i16, i16)> = APIS
         .iter()
         .flat_map(|api| (api.min..=api.max).map(|version| (api.key.as_i16(), version)))
@@ -419,5 +420,316 @@ async fn about_configs(asked: &mut Asked, client: &mut Client) {
         let answer = asked.ask(client, version, &request).await;
         assert_eq!(answer.error_code, 0);
         assert_eq!(answer.config_resources.is_empty(), version == 0);
+    }
+}
+
+async fn about_groups(asked: &mut Asked, client: &mut Client, id: Uuid) {
+    for version in 0..=6 {
+        use m::find_coordinator_request::FindCoordinatorRequest;
+        let key = Str::from("g");
+        let request = if version >= 4 {
+            FindCoordinatorRequest {
+                coordinator_keys: vec![key],
+                ..Default::default()
+            }
+        } else {
+            FindCoordinatorRequest {
+                key,
+                ..Default::default()
+            }
+        };
+        let answer = asked.ask(client, version, &request).await;
+        let (code, node) = match answer.coordinators.first() {
+            Some(found) => (found.error_code, found.node_id),
+            None => (answer.error_code, answer.node_id),
+        };
+        assert_eq!((code, node), (0, 1), "version {version}");
+    }
+    for version in 0..=9 {
+        let group = format!("classic-{version}");
+        members(asked, client, &group, version).await;
+    }
+    offsets(asked, client, id).await;
+    consumers(asked, client).await;
+    for version in 0..=5 {
+        let request = m::list_groups_request::ListGroupsRequest::default();
+        let answer = asked.ask(client, version, &request).await;
+        assert_eq!(answer.error_code, 0);
+        assert!(
+            answer.groups.iter().any(|group| group.group_id == *"simple"),
+            "version {version}"
+        );
+    }
+    for version in 0..=6 {
+        let request = m::describe_groups_request::DescribeGroupsRequest {
+            groups: vec![Str::from("simple"), Str::from("nobody")],
+            ..Default::default()
+        };
+        let answer = asked.ask(client, version, &request).await;
+        let told: Vec<_> = answer
+            .groups
+            .iter()
+            .map(|group| (group.error_code, group.group_state.as_str()))
+            .collect();
+        let unknown = if version >= 6 {
+            ErrorCode::GroupIdNotFound.code()
+        } else {
+            0
+        };
+        assert_eq!(told, [(0, "Empty"), (unknown, "Dead")], "version {version}");
+    }
+    for version in 0..=2 {
+        let name = format!("simple-{version}");
+        commit(asked, client, 2, &name, 1, Uuid::default()).await;
+        let request = m::delete_groups_request::DeleteGroupsRequest {
+            groups_names: vec![Str::from(name), Str::from("nobody")],
+            ..Default::default()
+        };
+        let answer = asked.ask(client, version, &request).await;
+        let codes: Vec<i16> = answer.results.iter().map(|result| result.error_code).collect();
+        assert_eq!(codes, [0, ErrorCode::GroupIdNotFound.code()], "version {version}");
+    }
+}
+
+/// A member joins, is assigned, heartbeats and leaves: JoinGroup of this version, the others of the newest they have
+/// that is not above it.
+async fn members(asked: &mut Asked, client: &mut Client, group: &str, version: i16) {
+    use m::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
+    use m::leave_group_request::{LeaveGroupRequest, MemberIdentity};
+    use m::sync_group_request::{SyncGroupRequest, SyncGroupRequestAssignment};
+    let mut join = JoinGroupRequest {
+        group_id: Str::from(group),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: if version >= 1 { 10_000 } else { -1 },
+        protocol_type: Str::from("consumer"),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: Str::from("range"),
+            metadata: vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let mut joined = asked.ask(client, version, &join).await;
+    if version >= 4 {
+        assert_eq!(joined.error_code, ErrorCode::MemberIdRequired.code());
+        join.member_id = joined.member_id.clone();
+        joined = asked.ask(client, version, &join).await;
+    }
+    assert_eq!(
+        (joined.error_code, joined.generation_id),
+        (0, 1),
+        "JoinGroup {version}"
+    );
+    assert_eq!(joined.protocol_name.as_deref(), Some("range"));
+    assert_eq!(joined.leader, joined.member_id);
+    let sync_version = version.min(5);
+    let member = joined.member_id;
+    let sync = SyncGroupRequest {
+        group_id: Str::from(group),
+        generation_id: 1,
+        member_id: member.clone(),
+        protocol_type: (sync_version >= 5).then(|| Str::from("consumer")),
+        protocol_name: (sync_version >= 5).then(|| Str::from("range")),
+        assignments: vec![SyncGroupRequestAssignment {
+            member_id: member.clone(),
+            assignment: b"mine".to_vec().into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let synced = asked.ask(client, sync_version, &sync).await;
+    assert_eq!((synced.error_code, &synced.assignment[..]), (0, &b"mine"[..]));
+    let beat = m::heartbeat_request::HeartbeatRequest {
+        group_id: Str::from(group),
+        generation_id: 1,
+        member_id: member.clone(),
+        ..Default::default()
+    };
+    assert_eq!(asked.ask(client, version.min(4), &beat).await.error_code, 0);
+    let leave = if version >= 3 {
+        LeaveGroupRequest {
+            group_id: Str::from(group),
+            members: vec![MemberIdentity {
+                member_id: member,
+                group_instance_id: None,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    } else {
+        LeaveGroupRequest {
+            group_id: Str::from(group),
+            member_id: member,
+            ..Default::default()
+        }
+    };
+    let left = asked.ask(client, version.min(5), &leave).await;
+    assert_eq!(left.error_code, 0);
+    assert!(left.members.iter().all(|member| member.error_code == 0));
+}
+
+/// Commits an offset of `t` for a group without members.
+async fn commit(asked: &mut Asked, client: &mut Client, version: i16, group: &str, offset: i64, id: Uuid) {
+    use m::offset_commit_request::*;
+    let partition = OffsetCommitRequestPartition {
+        partition_index: 1,
+        committed_offset: offset,
+        committed_leader_epoch: -1,
+        committed_metadata: Some(Str::from("note")),
+        ..Default::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: Str::from(group),
+        generation_id_or_member_epoch: -1,
+        retention_time_ms: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: if version >= 10 {
+                Str::default()
+            } else {
+                Str::from("t")
+            },
+            topic_id: if version >= 10 { id } else { Uuid::default() },
+            partitions: vec![partition],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let answer = asked.ask(client, version, &request).await;
+    assert_eq!(
+        answer.topics[0].partitions[0].error_code, 0,
+        "OffsetCommit {version}"
+    );
+}
+
+async fn offsets(asked: &mut Asked, client: &mut Client, id: Uuid) {
+    use m::offset_fetch_request::*;
+    for version in 2..=10 {
+        commit(asked, client, version, "simple", 100 + i64::from(version), id).await;
+    }
+    for version in 1..=10 {
+        let request = if version >= 8 {
+            let topic = OffsetFetchRequestTopics {
+                name: if version >= 10 {
+                    Str::default()
+                } else {
+                    Str::from("t")
+                },
+                topic_id: if version >= 10 { id } else { Uuid::default() },
+                partition_indexes: vec![1, 0],
+                ..Default::default()
+            };
+            let group = |topics| OffsetFetchRequestGroup {
+                group_id: Str::from("simple"),
+                topics,
+                ..Default::default()
+            };
+            let nobody = OffsetFetchRequestGroup {
+                group_id: Str::from("nobody"),
+                topics: None,
+                ..Default::default()
+            };
+            OffsetFetchRequest {
+                groups: vec![group(Some(vec![topic])), nobody],
+                ..Default::default()
+            }
+        } else {
+            OffsetFetchRequest {
+                group_id: Str::from("simple"),
+                topics: Some(vec![OffsetFetchRequestTopic {
+                    name: Str::from("t"),
+                    partition_indexes: vec![1, 0],
+                    ..Default::default()
+                }]),
+                ..Default::default()
+            }
+        };
+        let answer = asked.ask(client, version, &request).await;
+        let found: Vec<(i32, i64, String)> = if version >= 8 {
+            assert_eq!(
+                (answer.groups[0].error_code, answer.groups[1].topics.len()),
+                (0, 0)
+            );
+            let partitions = &answer.groups[0].topics[0].partitions;
+            let one = |p: &m::offset_fetch_response::OffsetFetchResponsePartitions| {
+                (
+                    p.partition_index,
+                    p.committed_offset,
+                    p.metadata.as_deref().unwrap().to_owned(),
+                )
+            };
+            partitions.iter().map(one).collect()
+        } else {
+            let one = |p: &m::offset_fetch_response::OffsetFetchResponsePartition| {
+                (
+                    p.partition_index,
+                    p.committed_offset,
+                    p.metadata.as_deref().unwrap().to_owned(),
+                )
+            };
+            answer.topics[0].partitions.iter().map(one).collect()
+        };
+        let expected = [(1, 110, "note".to_owned()), (0, -1, String::new())];
+        assert_eq!(found, expected, "OffsetFetch {version}");
+    }
+    // No topics stands for all.
+    let all = OffsetFetchRequest {
+        group_id: Str::from("simple"),
+        topics: None,
+        ..Default::default()
+    };
+    let answer = client.call(7, &all).await;
+    assert_eq!((answer.topics.len(), answer.topics[0].partitions.len()), (1, 1));
+    use m::offset_delete_request::*;
+    commit(asked, client, 9, "spare", 5, id).await;
+    let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
+    let request = OffsetDeleteRequest {
+        group_id: Str::from("spare"),
+        topics: vec![OffsetDeleteRequestTopic {
+            name: Str::from("t"),
+            partitions: vec![partition(1), partition(7)],
+        }],
+    };
+    let answer = asked.ask(client, 0, &request).await;
+    let codes: Vec<i16> = answer.topics[0].partitions.iter().map(|p| p.error_code).collect();
+    assert_eq!((answer.error_code, codes), (0, vec![0, 3]));
+}
+
+/// A member of a consumer group joins, is described, and leaves.
+async fn consumers(asked: &mut Asked, client: &mut Client) {
+    use m::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
+    for version in 0..=1 {
+        let group = Str::from(format!("consumer-{version}"));
+        let request = ConsumerGroupHeartbeatRequest {
+            group_id: group.clone(),
+            member_id: if version >= 1 {
+                Str::from("AAAAAAAAAAAAAAAAAAAAAQ")
+            } else {
+                Str::default()
+            },
+            member_epoch: 0,
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_names: Some(vec![Str::from("t")]),
+            topic_partitions: Some(Vec::new()),
+            ..Default::default()
+        };
+        let answer = asked.ask(client, version, &request).await;
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        assert!(answer.member_epoch > 0 && answer.heartbeat_interval_ms == 5_000);
+        let describe = m::consumer_group_describe_request::ConsumerGroupDescribeRequest {
+            group_ids: vec![group.clone()],
+            ..Default::default()
+        };
+        let described = asked.ask(client, version, &describe).await;
+        assert_eq!(
+            (described.groups[0].error_code, described.groups[0].members.len()),
+            (0, 1)
+        );
+        let leave = ConsumerGroupHeartbeatRequest {
+            group_id: group,
+            member_id: answer.member_id.unwrap(),
+            member_epoch: -1,
+            ..Default::default()
+        };
+        assert_eq!(asked.ask(client, version, &leave).await.error_code, 0);
     }
 }

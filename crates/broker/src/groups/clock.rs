@@ -1,0 +1,94 @@
+//! The clock of a shard's timers: it stands still while the shard cannot hear its members.
+//!
+//! A member that heartbeats in time must not be taken for dead because the broker was paused, or waited for the store
+//! with requests in its mailbox. So what the shard was deaf for is taken out of its time.
+
+use std::time::Duration;
+
+use drumlin_coordinator::Now;
+use drumlin_objects::Env;
+use tokio::time::Instant;
+
+/// Lateness that is no pause: a busy machine is late by this much all the time.
+const TOLERATED: Duration = Duration::from_millis(250);
+/// While anything is timed the shard looks at the clock at least this often, so that a pause is seen as one.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One shard's clock.
+#[derive(Debug)]
+pub struct Clock {
+    env: Env,
+    origin: Instant,
+    deaf: Duration,
+}
+
+impl Clock {
+    /// A clock that counts from `origin`.
+    pub fn new(env: &Env, origin: Instant) -> Self {
+        Self {
+            env: env.clone(),
+            origin,
+            deaf: Duration::ZERO,
+        }
+    }
+
+    /// The machine's monotonic clock.
+    pub fn instant(&self) -> Instant {
+        self.env.instant()
+    }
+
+    /// The time of a step.
+    pub fn now(&self) -> Now {
+        let heard = self
+            .instant()
+            .saturating_duration_since(self.origin)
+            .saturating_sub(self.deaf);
+        Now {
+            wall_ms: self.env.now_ms(),
+            mono_ms: u64::try_from(heard.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// When to wake for a deadline, at the latest.
+    pub fn wake_for(&self, deadline_ms: u64) -> Instant {
+        let at = self.origin + self.deaf + Duration::from_millis(deadline_ms.min(u64::from(u32::MAX)));
+        at.min(self.instant() + LOOK)
+    }
+
+    /// The shard meant to wake at `planned` at the latest, and is awake now.
+    pub fn woke(&mut self, planned: Instant) {
+        let late = self.instant().saturating_duration_since(planned);
+        if late > TOLERATED {
+            self.deaf += late;
+        }
+    }
+
+    /// The shard took no requests since then.
+    pub fn deaf_since(&mut self, since: Instant) {
+        self.woke(since);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_was_heard_does_not_count() {
+        let env = Env::simulated(1, 1_000);
+        let mut clock = Clock::new(&env, env.instant());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!((clock.now().mono_ms, clock.now().wall_ms), (5_000, 6_000));
+        // Meant to wake in a second, and slept for thirty.
+        let planned = clock.wake_for(60_000);
+        assert_eq!(planned, env.instant() + LOOK);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        clock.woke(planned);
+        assert_eq!(clock.now().mono_ms, 6_000);
+        // A little late is not deaf.
+        let planned = clock.wake_for(6_500);
+        tokio::time::advance(Duration::from_millis(600)).await;
+        clock.woke(planned);
+        assert_eq!(clock.now().mono_ms, 6_600);
+    }
+}

@@ -1,0 +1,56 @@
+//! ConsumerGroupDescribe (key 69): consumer groups with their members (KIP-848).
+
+use std::collections::BTreeSet;
+
+use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
+use drumlin_wire::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
+use drumlin_wire::messages::consumer_group_describe_response::{
+    ConsumerGroupDescribeResponse, DescribedGroup,
+};
+use drumlin_wire::{ApiKey, Str};
+use futures::StreamExt;
+
+use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask};
+use crate::dispatch::Cx;
+
+/// Describes each group.
+pub async fn handle(cx: &Cx, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
+    let mut seen = BTreeSet::new();
+    let asked: Vec<(Str, bool)> = request
+        .group_ids
+        .into_iter()
+        .map(|group| (group.clone(), seen.insert(group)))
+        .collect();
+    let groups = futures::stream::iter(asked)
+        .map(|(group_id, first)| describe(cx, group_id, first))
+        .buffered(GROUPS_AT_ONCE)
+        .collect()
+        .await;
+    ConsumerGroupDescribeResponse {
+        groups,
+        ..Default::default()
+    }
+}
+
+async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
+    let request = GroupRequest::ConsumerGroupDescribe { group_id };
+    let answer = if !cx.broker.config().groups.coordinator.consumer_protocol {
+        request.failed(Coordinator::UnsupportedVersion)
+    } else if first {
+        ask(cx, request).await
+    } else {
+        request.failed(Coordinator::InvalidRequest)
+    };
+    let mut group = match answer {
+        GroupResponse::ConsumerGroupDescribe(group) => group,
+        _ => DescribedGroup {
+            error_code: Coordinator::UnknownServerError.code(),
+            ..Default::default()
+        },
+    };
+    group.authorized_operations = NO_OPERATIONS;
+    cx.broker
+        .metrics
+        .error(ApiKey::ConsumerGroupDescribe, group.error_code);
+    group
+}

@@ -1,0 +1,57 @@
+//! DescribeGroups (key 15): classic groups with their members.
+
+use std::collections::BTreeSet;
+
+use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
+use drumlin_wire::messages::describe_groups_request::DescribeGroupsRequest;
+use drumlin_wire::messages::describe_groups_response::{DescribeGroupsResponse, DescribedGroup};
+use drumlin_wire::{ApiKey, Str};
+use futures::StreamExt;
+
+use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask};
+use crate::dispatch::Cx;
+
+/// First version with words for an error.
+const MESSAGES_FROM: i16 = 6;
+
+/// Describes each group.
+pub async fn handle(cx: &Cx, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let mut seen = BTreeSet::new();
+    // What is named twice is described once: an answer must not outgrow what there is.
+    let asked: Vec<(Str, bool)> = request
+        .groups
+        .into_iter()
+        .map(|group| (group.clone(), seen.insert(group)))
+        .collect();
+    let groups = futures::stream::iter(asked)
+        .map(|(group_id, first)| describe(cx, group_id, first))
+        .buffered(GROUPS_AT_ONCE)
+        .collect()
+        .await;
+    DescribeGroupsResponse {
+        groups,
+        ..Default::default()
+    }
+}
+
+async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
+    let request = GroupRequest::DescribeGroup { group_id };
+    let answer = if first {
+        ask(cx, request).await
+    } else {
+        request.failed(Coordinator::InvalidRequest)
+    };
+    let mut group = match answer {
+        GroupResponse::DescribeGroup(group) => group,
+        _ => DescribedGroup {
+            error_code: Coordinator::UnknownServerError.code(),
+            ..Default::default()
+        },
+    };
+    if cx.version < MESSAGES_FROM {
+        group.error_message = None;
+    }
+    group.authorized_operations = NO_OPERATIONS;
+    cx.broker.metrics.error(ApiKey::DescribeGroups, group.error_code);
+    group
+}

@@ -1,0 +1,167 @@
+//! OffsetFetch (key 9): committed offsets, of one group or of several.
+//!
+//! A coordinator that was deposed without knowing it must tell no offset that another has moved on from: whether this
+//! broker still leads is asked after the request came (R2).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
+use drumlin_wire::ApiKey;
+use drumlin_wire::messages::offset_fetch_request::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
+use drumlin_wire::messages::offset_fetch_response::{
+    OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+};
+use futures::StreamExt;
+
+use super::{GROUPS_AT_ONCE, ask};
+use crate::dispatch::Cx;
+use crate::error_code::ErrorCode;
+
+/// First version with several groups (KIP-709).
+const GROUPS_FROM: i16 = 8;
+/// First version that has an error of the whole; before, each partition carries it.
+const ERROR_FROM: i16 = 2;
+/// How long an answer waits for the store to say that this broker still leads.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks up offsets, of each group for itself.
+pub async fn handle(cx: &Cx, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let stable = request.require_stable;
+    if cx.version < GROUPS_FROM {
+        let group = single(request);
+        let asked = group.topics.clone();
+        return flat(cx, fetch(cx, group, stable, true).await, asked);
+    }
+    let mut seen = BTreeSet::new();
+    // What is named twice is answered once: an answer must not outgrow what there is.
+    let asked: Vec<(OffsetFetchRequestGroup, bool)> = request
+        .groups
+        .into_iter()
+        .map(|group| {
+            let first = seen.insert(group.group_id.clone());
+            (group, first)
+        })
+        .collect();
+    let groups = futures::stream::iter(asked)
+        .map(|(group, first)| fetch(cx, group, stable, first))
+        .buffered(GROUPS_AT_ONCE)
+        .collect()
+        .await;
+    OffsetFetchResponse {
+        groups,
+        ..Default::default()
+    }
+}
+
+/// The one group of an old version.
+fn single(request: OffsetFetchRequest) -> OffsetFetchRequestGroup {
+    let topics = request.topics.map(|topics| {
+        let topics = topics.into_iter().map(|topic| OffsetFetchRequestTopics {
+            name: topic.name,
+            partition_indexes: topic.partition_indexes,
+            ..Default::default()
+        });
+        topics.collect()
+    });
+    OffsetFetchRequestGroup {
+        group_id: request.group_id,
+        topics,
+        ..Default::default()
+    }
+}
+
+async fn fetch(
+    cx: &Cx,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+    first: bool,
+) -> OffsetFetchResponseGroup {
+    let request = GroupRequest::OffsetFetch {
+        group,
+        require_stable,
+    };
+    let answer = if first {
+        // What the answer would say in the other case.
+        let deposed = |error| request.failed(error);
+        let (not_coordinator, not_available) = (
+            deposed(Coordinator::NotCoordinator),
+            deposed(Coordinator::CoordinatorNotAvailable),
+        );
+        let (answer, leads) = tokio::join!(ask(cx, request), cx.broker.confirm_leading(PATIENCE));
+        match leads {
+            Ok(()) => answer,
+            Err(ErrorCode::NotLeaderOrFollower) => not_coordinator,
+            Err(_) => not_available,
+        }
+    } else {
+        request.failed(Coordinator::InvalidRequest)
+    };
+    let group = match answer {
+        GroupResponse::OffsetFetch(group) => group,
+        _ => OffsetFetchResponseGroup {
+            error_code: Coordinator::UnknownServerError.code(),
+            ..Default::default()
+        },
+    };
+    let metrics = &cx.broker.metrics;
+    metrics.error(ApiKey::OffsetFetch, group.error_code);
+    for partition in group.topics.iter().flat_map(|topic| &topic.partitions) {
+        metrics.error(ApiKey::OffsetFetch, partition.error_code);
+    }
+    group
+}
+
+/// A group's answer in the form of the old versions.
+fn flat(
+    cx: &Cx,
+    group: OffsetFetchResponseGroup,
+    asked: Option<Vec<OffsetFetchRequestTopics>>,
+) -> OffsetFetchResponse {
+    if group.error_code != 0 && cx.version < ERROR_FROM {
+        return OffsetFetchResponse {
+            topics: each_failed(&asked.unwrap_or_default(), group.error_code),
+            ..Default::default()
+        };
+    }
+    let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: (topic.partitions.into_iter())
+            .map(|partition| OffsetFetchResponsePartition {
+                partition_index: partition.partition_index,
+                committed_offset: partition.committed_offset,
+                committed_leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.metadata,
+                error_code: partition.error_code,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    });
+    OffsetFetchResponse {
+        topics: topics.collect(),
+        error_code: group.error_code,
+        ..Default::default()
+    }
+}
+
+fn each_failed(asked: &[OffsetFetchRequestTopics], error_code: i16) -> Vec<OffsetFetchResponseTopic> {
+    let partition = |index: &i32| OffsetFetchResponsePartition {
+        partition_index: *index,
+        committed_offset: -1,
+        committed_leader_epoch: -1,
+        metadata: Some("".into()),
+        error_code,
+        ..Default::default()
+    };
+    asked
+        .iter()
+        .map(|topic| OffsetFetchResponseTopic {
+            name: topic.name.clone(),
+            partitions: topic.partition_indexes.iter().map(partition).collect(),
+            ..Default::default()
+        })
+        .collect()
+}
