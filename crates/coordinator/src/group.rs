@@ -14,7 +14,7 @@ pub(crate) enum Group {
     /// Its members assign among themselves.
     Classic(ClassicGroup),
     /// The coordinator assigns (KIP-848).
-    Consumer(Box<ConsumerGroup>),
+    Consumer(ConsumerGroup),
 }
 
 impl Group {

@@ -116,7 +116,7 @@ impl Shard {
                 return;
             }
             // A classic group here is but a name that offsets were committed under, or it has just ended.
-            let group = Box::new(ConsumerGroup::new(id.clone()));
+            let group = ConsumerGroup::new(id.clone());
             self.groups.insert(id.detach(), Group::Consumer(group));
         }
         if let Some(Group::Consumer(group)) = self.groups.get_mut(id)

@@ -1,5 +1,7 @@
 //! Classic groups, as clients see them.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! A live group changes its protocol and back; nobody loses what it owns (KIP-848).
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::collections::BTreeSet;

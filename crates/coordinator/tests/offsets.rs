@@ -1,5 +1,7 @@
 //! Committed offsets, as clients see them; expiry, deleted topics, snapshots.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use drumlin_coordinator::{ErrorCode, GroupConfig, GroupRequest, GroupResponse, Shard, SnapshotError};

@@ -10,6 +10,8 @@
 //! `DRUMLIN_COORDINATOR_EVENTS` says how many events to play in all, `DRUMLIN_COORDINATOR_SEED` plays one seed
 //! again.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,7 @@ use drumlin_wire::messages::consumer_group_heartbeat_request::{
     ConsumerGroupHeartbeatRequest, TopicPartitions,
 };
 use drumlin_wire::messages::consumer_group_heartbeat_response::ConsumerGroupHeartbeatResponse;
+use drumlin_wire::messages::describe_groups_response::DescribedGroup;
 use drumlin_wire::messages::heartbeat_request::HeartbeatRequest;
 use drumlin_wire::messages::join_group_response::JoinGroupResponse;
 use drumlin_wire::messages::leave_group_request::LeaveGroupRequest;
@@ -101,13 +104,14 @@ enum Cause {
     Time,
     DeleteGroup(Str),
     DeleteOffset(Str),
-    DeleteTopic(Str),
+    DeleteTopic(Uuid),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Stored {
     offset: i64,
     commit_ms: i64,
+    topic: Uuid,
 }
 
 struct Sim {
@@ -125,11 +129,14 @@ struct Sim {
     epochs: BTreeMap<Str, i32>,
     owners: BTreeMap<(Str, u64, i32), BTreeMap<(Str, i32), Str>>,
     snapshot: Option<(Bytes, Vec<Record>)>,
+    /// Topics that are gone, which the coordinator has not heard of yet.
+    gone: Vec<(Uuid, &'static str)>,
     loads: u64,
     named: u64,
     events: u64,
     synced: u64,
     beats: u64,
+    rebalances: u64,
 }
 
 impl Sim {
@@ -164,11 +171,13 @@ impl Sim {
             epochs: BTreeMap::new(),
             owners: BTreeMap::new(),
             snapshot: None,
+            gone: Vec::new(),
             loads: 0,
             named: 0,
             events: 0,
             synced: 0,
             beats: 0,
+            rebalances: 0,
         };
         for _ in 0..8 {
             let client = sim.client();
@@ -286,6 +295,7 @@ impl Sim {
             let stored = Stored {
                 offset: value.offset,
                 commit_ms: value.commit_timestamp,
+                topic: value.topic_id,
             };
             self.offsets.insert(at, stored);
             return;
@@ -297,7 +307,7 @@ impl Sim {
                 self.world.now.wall_ms - before.commit_ms >= self.world.config.offsets_retention_ms
             }
             Cause::DeleteGroup(group) | Cause::DeleteOffset(group) => *group == key.group,
-            Cause::DeleteTopic(topic) => *topic == key.topic,
+            Cause::DeleteTopic(topic) => *topic == before.topic,
         };
         assert!(asked_for, "{at:?} {before:?} is gone: {:?}", self.cause);
     }
@@ -328,10 +338,14 @@ impl Sim {
             95..=98 => self.rng.below(70_000),
             _ => self.rng.below(4 * 3_600_000),
         };
-        // Step by step, so that what a timer did is seen at its time.
-        let end = self.world.now.mono_ms + ms;
+        let late = self.rng.one_in(4);
+        self.pass_to(self.world.now.mono_ms + ms, late);
+    }
+
+    /// Step by step, so that what a timer did is seen at its time; or a little late.
+    fn pass_to(&mut self, end: u64, late: bool) {
         while let Some(at) = self.world.shard.next_deadline().filter(|at| *at <= end) {
-            let late = if self.rng.one_in(8) { self.rng.below(2_000) } else { 0 };
+            let late = if late { self.rng.below(2_000) } else { 0 };
             let at = at.max(self.world.now.mono_ms).saturating_add(late).min(end);
             self.world.now.wall_ms += (at - self.world.now.mono_ms) as i64;
             self.world.now.mono_ms = at;
@@ -354,6 +368,7 @@ impl Sim {
             _ if self.clients[i].consumer => self.consumer_beat(i),
             // A client that lost its connection asks again.
             15 => self.join(i),
+            16 => self.sync_of_before(i),
             _ => match self.clients[i].waits {
                 Waits::Nothing if !self.clients[i].joined => self.join(i),
                 Waits::Nothing if !self.clients[i].synced => self.sync(i),
@@ -422,11 +437,13 @@ impl Sim {
                 }
             }
         }
-        let given = targets.into_iter().map(|(member_id, target)| SyncGroupRequestAssignment {
-            member_id,
-            assignment: write_assignment(&target, 0, &self.world.topics),
-            ..SyncGroupRequestAssignment::default()
-        });
+        let given = targets
+            .into_iter()
+            .map(|(member_id, target)| SyncGroupRequestAssignment {
+                member_id,
+                assignment: write_assignment(&target, 0, &self.world.topics),
+                ..SyncGroupRequestAssignment::default()
+            });
         given.collect()
     }
 
@@ -437,6 +454,22 @@ impl Sim {
         request.assignments = client.assigns;
         let token = self.ask(5, Cause::Other, GroupRequest::SyncGroup(request));
         self.clients[i].waits = Waits::Sync(token);
+    }
+
+    /// A SyncGroup of the generation before is refused, even from who leads now.
+    fn sync_of_before(&mut self, i: usize) {
+        let client = self.clients[i].clone();
+        if client.generation == 0 {
+            return;
+        }
+        let mut request = sync(client.group, &client.id, client.generation - 1, &[]);
+        request.group_instance_id = client.instance;
+        request.assignments = client.assigns;
+        let token = self.ask(5, Cause::Other, GroupRequest::SyncGroup(request));
+        match self.answer(token) {
+            GroupResponse::SyncGroup(answer) => assert_ne!(answer.error_code, 0),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn synced(&mut self, i: usize, answer: &SyncGroupResponse) {
@@ -520,8 +553,7 @@ impl Sim {
             member_epoch: client.generation,
             instance_id: client.instance.clone(),
             rebalance_timeout_ms: if full { 30_000 } else { -1 },
-            subscribed_topic_names: full
-                .then(|| client.topics.iter().map(|t| Str::from(*t)).collect()),
+            subscribed_topic_names: full.then(|| client.topics.iter().map(|t| Str::from(*t)).collect()),
             subscribed_topic_regex: (full && client.topics.len() == 2).then(|| "[ab]".into()),
             topic_partitions: match full {
                 true => Some(Vec::new()),
@@ -581,8 +613,14 @@ impl Sim {
 
     fn commit_as(&mut self, i: usize) {
         let client = self.clients[i].clone();
-        let generation = client.generation - i32::from(self.rng.one_in(10));
-        self.commit(client.group, &client.id, client.instance, generation);
+        let late = self.rng.one_in(10) && client.generation > 0;
+        let generation = client.generation - i32::from(late);
+        let error = self.commit(client.group, &client.id, client.instance, generation);
+        let classic = self.describe(&client.group.into()).error_code == 0;
+        assert!(
+            !(late && classic && error == 0),
+            "a commit of the generation before"
+        );
     }
 
     fn commit_somewhere(&mut self) {
@@ -590,7 +628,7 @@ impl Sim {
         self.commit(group, "", None, -1);
     }
 
-    fn commit(&mut self, group: &'static str, member: &str, instance: Option<Str>, generation: i32) {
+    fn commit(&mut self, group: &'static str, member: &str, instance: Option<Str>, generation: i32) -> i16 {
         let topic = self.rng.pick(&TOPICS);
         let partition = self.rng.below(4) as i32;
         let offset = self.rng.below(1_000_000) as i64;
@@ -602,10 +640,12 @@ impl Sim {
             panic!("another kind of answer");
         };
         let stored = self.offsets.get(&(group.into(), topic.into(), partition));
-        match answer.topics[0].partitions[0].error_code {
+        let error = answer.topics[0].partitions[0].error_code;
+        match error {
             0 => assert_eq!(stored.map(|s| s.offset), Some(offset)),
             _ => assert_eq!(self.offsets, before, "what is refused is not stored"),
         }
+        error
     }
 
     fn administer(&mut self) {
@@ -626,7 +666,11 @@ impl Sim {
                         partitions: vec![OffsetDeleteRequestPartition { partition_index }],
                     }],
                 };
-                let token = self.ask(0, Cause::DeleteOffset(group_id), GroupRequest::OffsetDelete(request));
+                let token = self.ask(
+                    0,
+                    Cause::DeleteOffset(group_id),
+                    GroupRequest::OffsetDelete(request),
+                );
                 self.answer(token);
             }
             _ => {
@@ -636,17 +680,26 @@ impl Sim {
         }
     }
 
+    fn tell_of_topics(&mut self) {
+        for (id, name) in std::mem::take(&mut self.gone) {
+            self.cause = Cause::DeleteTopic(id);
+            let step = self.world.shard.topic_deleted(self.world.now, id, name);
+            self.world.take(step);
+            self.look();
+            assert!(self.offsets.values().all(|stored| stored.topic != id));
+        }
+    }
+
     fn change_topics(&mut self) {
+        if self.rng.one_in(2) {
+            self.tell_of_topics();
+        }
         let name = self.rng.pick(&TOPICS);
         if !self.world.topics.topics.contains_key(name) {
             let partitions = 1 + self.rng.below(4) as i32;
             self.world.topics.create(name, partitions);
         } else if self.rng.one_in(3) {
-            let id = self.world.topics.delete(name);
-            self.cause = Cause::DeleteTopic(name.into());
-            let step = self.world.shard.topic_deleted(self.world.now, id, name);
-            self.world.take(step);
-            self.look();
+            self.gone.push((self.world.topics.delete(name), name));
         } else {
             self.world.topics.version += 1;
             self.world.topics.topics.get_mut(name).unwrap().partitions += 1;
@@ -661,11 +714,15 @@ impl Sim {
     /// The coordinator moves: the next one loads the log, compacted or not, or a snapshot and the rest.
     fn move_away(&mut self) {
         self.loads += 1;
+        let figures = self.world.shard.figures();
+        self.rebalances += figures.classic_rebalances + figures.consumer_rebalances;
         if self.rng.one_in(2) {
             self.compact();
         }
         self.check_state();
         let state = self.world.shard.snapshot(0, 0);
+        let stable = self.stable_groups();
+        let heard: Vec<usize> = (0..self.clients.len()).filter(|i| self.is_heard(*i)).collect();
         match self.snapshot.clone().filter(|_| self.rng.one_in(2)) {
             None => self.world.move_away(),
             Some((snapshot, tail)) => {
@@ -683,9 +740,60 @@ impl Sim {
             }
         }
         // A group that is over its size begins a rebalance, which writes nothing.
-        assert_eq!(self.world.shard.snapshot(0, 0), state, "what was loaded is what there was");
+        assert_eq!(
+            self.world.shard.snapshot(0, 0),
+            state,
+            "what was loaded is what there was"
+        );
         self.look();
         self.check_offsets();
+        for (id, before) in stable {
+            assert_eq!(self.describe(&id), before);
+        }
+        for i in heard {
+            assert!(self.is_heard(i), "{:?} is a member no more", self.clients[i]);
+        }
+    }
+
+    fn describe(&mut self, group_id: &Str) -> DescribedGroup {
+        let group_id = group_id.clone();
+        let token = self.ask(6, Cause::Other, GroupRequest::DescribeGroup { group_id });
+        match self.answer(token) {
+            GroupResponse::DescribeGroup(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Groups that have nothing under way.
+    fn stable_groups(&mut self) -> BTreeMap<Str, DescribedGroup> {
+        let groups = GROUPS.map(Str::from);
+        let described = groups.map(|id| (id.clone(), self.describe(&id)));
+        let stable = described
+            .into_iter()
+            .filter(|(_, group)| group.group_state == "Stable");
+        stable.collect()
+    }
+
+    /// Whether a client of a stable classic group is a member of its generation.
+    fn is_heard(&mut self, i: usize) -> bool {
+        let client = self.clients[i].clone();
+        if client.consumer || !client.synced {
+            return false;
+        }
+        let request = HeartbeatRequest {
+            group_id: client.group.into(),
+            generation_id: client.generation,
+            member_id: client.id,
+            group_instance_id: client.instance,
+            ..HeartbeatRequest::default()
+        };
+        let token = self.ask(4, Cause::Other, GroupRequest::Heartbeat(request));
+        match self.answer(token) {
+            GroupResponse::Heartbeat(answer) => {
+                answer.error_code == 0 && self.describe(&client.group.into()).group_state == "Stable"
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// As the log's own compaction does: the last of each key stays where it is, tombstones go.
@@ -709,7 +817,9 @@ impl Sim {
         assert_eq!(self.follower.snapshot(0, 0), lived);
         // No partition of a consumer group is two members'.
         for group in GROUPS {
-            let request = GroupRequest::ConsumerGroupDescribe { group_id: group.into() };
+            let request = GroupRequest::ConsumerGroupDescribe {
+                group_id: group.into(),
+            };
             let token = self.ask(1, Cause::Other, request);
             let GroupResponse::ConsumerGroupDescribe(described) = self.answer(token) else {
                 panic!("another kind of answer");
@@ -735,7 +845,11 @@ impl Sim {
                 }
             }
         }
-        let model: BTreeMap<_, _> = self.offsets.iter().map(|(at, s)| (at.clone(), s.offset)).collect();
+        let model: BTreeMap<_, _> = self
+            .offsets
+            .iter()
+            .map(|(at, s)| (at.clone(), s.offset))
+            .collect();
         assert_eq!(read, model);
         assert_eq!(self.world.shard.figures().offsets as usize, model.len());
     }
@@ -757,38 +871,79 @@ impl Sim {
         self.world.answers.clear();
     }
 
+    /// Whatever has happened: members that behave come to a generation together, and own everything.
+    fn calm(&mut self) {
+        self.clients.clear();
+        if !self.world.topics.topics.contains_key("a") {
+            self.world.topics.create("a", 3);
+        }
+        for _ in 0..3 {
+            let mut client = self.client();
+            client.group = "g";
+            client.instance = None;
+            client.version = 9;
+            client.consumer = false;
+            client.id = Str::EMPTY;
+            client.topics = vec!["a"];
+            self.clients.push(client);
+        }
+        // Those that vanished are waited for, as long as their sessions last, or until a member that never
+        // was in a generation is given up.
+        for _ in 0..120 {
+            for i in 0..3 {
+                match self.clients[i].waits {
+                    Waits::Nothing if !self.clients[i].joined => self.join(i),
+                    Waits::Nothing if !self.clients[i].synced => self.sync(i),
+                    Waits::Nothing => self.classic_beat(i),
+                    Waits::Join(_) | Waits::Sync(_) => {}
+                }
+                self.events += 1;
+                self.collect();
+            }
+            self.pass_to(self.world.now.mono_ms + 5_000, false);
+            self.collect();
+        }
+        assert!(self.clients.iter().all(|c| c.synced), "{:?}", self.clients);
+        let owned = self.clients.iter().flat_map(|c| &c.owned);
+        let mut owned: Vec<i32> = owned.flat_map(|t| t.partitions.clone()).collect();
+        owned.sort_unstable();
+        let all: Vec<i32> = (0..self.world.topics.topics["a"].partitions).collect();
+        assert_eq!(owned, all);
+    }
+
     fn run(&mut self, events: u64) {
         while self.events < events {
             self.event();
         }
         self.move_away();
-        assert_eq!(self.world.answered, self.world.next_token - 1, "everybody was answered");
-        // With everybody gone and time passed, nothing stays.
+        self.calm();
+        self.move_away();
+        assert_eq!(
+            self.world.answered,
+            self.world.next_token - 1,
+            "everybody was answered"
+        );
+        // With everybody gone and time passed, nothing stays. This counts for no events.
+        let events = self.events;
         self.clients.clear();
         for _ in 0..3 {
-            self.cause = Cause::Time;
-            let ms = self.world.config.offsets_retention_ms as u64 + 4 * 3_600_000;
-            let end = self.world.now.mono_ms + ms;
-            while let Some(at) = self.world.shard.next_deadline().filter(|at| *at <= end) {
-                let at = at.max(self.world.now.mono_ms);
-                self.world.now.wall_ms += (at - self.world.now.mono_ms) as i64;
-                self.world.now.mono_ms = at;
-                self.cause = Cause::Time;
-                let step = self.world.shard.tick(self.world.now, &self.world.topics);
-                self.world.take(step);
-                self.look();
-            }
+            let retention = self.world.config.offsets_retention_ms as u64;
+            self.pass_to(self.world.now.mono_ms + retention + 4 * 3_600_000, false);
         }
         let figures = self.world.shard.figures();
         assert_eq!((figures.members, figures.offsets), (0, 0), "{figures:?}");
         assert_eq!(self.world.shard.next_deadline(), None, "{figures:?}");
         assert_eq!(self.world.answered, self.world.next_token - 1);
+        self.events = events;
     }
 }
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 #[test]
@@ -804,17 +959,21 @@ fn groups_under_random_events() {
         let mut sim = Sim::new(seed);
         let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run(EVENTS_PER_SEED)));
         if let Err(panic) = played {
-            eprintln!("play it again with DRUMLIN_COORDINATOR_SEED={seed}; event {}", sim.events);
+            eprintln!(
+                "play it again with DRUMLIN_COORDINATOR_SEED={seed}; event {}",
+                sim.events
+            );
             std::panic::resume_unwind(panic);
         }
         events += sim.events;
         synced += sim.synced;
         beats += sim.beats;
         loads += sim.loads;
-        let figures = sim.world.shard.figures();
-        rebalances += figures.classic_rebalances + figures.consumer_rebalances;
+        rebalances += sim.rebalances;
     }
-    println!("{events} events: {synced} assignments, {beats} heartbeats, {loads} loads, {rebalances} rebalances");
+    println!(
+        "{events} events: {synced} assignments, {beats} heartbeats, {loads} loads, {rebalances} rebalances"
+    );
     if seed.is_none() {
         // The events must be worth something.
         assert!(synced > events / 200 && beats > events / 50 && loads > events / 1_000);

@@ -200,7 +200,7 @@ impl Shard {
             }
         };
         records.extend(outcome.records);
-        let before = groups.insert(id.detach(), Group::Consumer(Box::new(made)));
+        let before = groups.insert(id.detach(), Group::Consumer(made));
         if let Some(Group::Classic(classic)) = before {
             convert::end_classic(classic, &mut cx);
         }
