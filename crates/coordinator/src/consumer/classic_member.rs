@@ -117,7 +117,7 @@ impl ConsumerGroup {
         self.cancel_timer(TimerKind::Join, &id);
         if !downgrades {
             self.start_session(ctx, &id, Some(request.session_timeout_ms));
-            self.set_timer(ctx, TimerKind::Sync, &id, request.rebalance_timeout_ms);
+            self.set_timer(ctx, TimerKind::Sync, &id, rebalance_timeout(request));
         }
         let member = self.state.members.get(&id);
         let response = JoinGroupResponse {
@@ -323,6 +323,14 @@ impl ConsumerGroup {
     }
 }
 
+/// Version 0 of JoinGroup has no rebalance timeout: the session's stands for it.
+fn rebalance_timeout(request: &JoinGroupRequest) -> i32 {
+    match request.rebalance_timeout_ms {
+        -1 => request.session_timeout_ms,
+        timeout => timeout,
+    }
+}
+
 /// What a classic member says of itself from now on.
 fn joined(
     old: Option<&Metadata>,
@@ -337,9 +345,7 @@ fn joined(
     if let Some(rack) = &subscription.rack {
         metadata.rack_id = Some(rack.detach());
     }
-    if request.rebalance_timeout_ms != -1 {
-        metadata.rebalance_timeout_ms = request.rebalance_timeout_ms;
-    }
+    metadata.rebalance_timeout_ms = rebalance_timeout(request);
     metadata.topics = subscription.topics.iter().map(Str::detach).collect();
     // Its client resolves its expressions itself.
     metadata.regex = Str::EMPTY;

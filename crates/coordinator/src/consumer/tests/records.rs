@@ -265,3 +265,39 @@ fn tombstones_end_the_group_and_replay_of_less_does_no_harm() {
         assert!(group.same_state(&ConsumerGroup::new(Str::from("g"))));
     }
 }
+
+/// The record with which the first owner released a partition may be compacted away, because a later one of
+/// the same member is in the log, behind the second owner's.
+#[test]
+fn a_compacted_log_may_name_two_owners_for_a_while() {
+    let t = Uuid::from_u128(1);
+    let owns = |epoch: i32, partitions: &[i32]| Current {
+        epoch,
+        previous_epoch: epoch,
+        assigned: match partitions {
+            [] => Default::default(),
+            _ => [(t, partitions.iter().map(|p| (*p, epoch)).collect())].into(),
+        },
+        ..Current::default()
+    };
+    let mut group = ConsumerGroup::new(Str::from("g"));
+    for change in [
+        Change::Epoch(Some(GroupEpoch {
+            epoch: 6,
+            metadata_hash: 1,
+        })),
+        Change::Current(Str::from("a"), Some(owns(5, &[0, 1]))),
+        Change::Current(Str::from("b"), Some(owns(6, &[1]))),
+        Change::Current(Str::from("a"), Some(owns(6, &[0]))),
+    ] {
+        group.replay(change);
+    }
+    let mut clean = ConsumerGroup::new(Str::from("g"));
+    for record in group.live_records() {
+        let (_, change) = Change::decode(&record.key, record.value.as_deref())
+            .expect("sound")
+            .expect("ours");
+        clean.replay(change);
+    }
+    assert!(clean.same_state(&group), "as if it had never named two");
+}

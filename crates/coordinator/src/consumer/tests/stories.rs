@@ -683,3 +683,58 @@ fn the_group_describes_itself() {
     assert!(b.assignment.topic_partitions.is_empty());
     assert_eq!(b.target_assignment.topic_partitions[0].topic_id, t);
 }
+
+#[test]
+fn a_member_in_a_state_of_the_future_starts_over() {
+    let mut world = World::new();
+    let t = world.topics.create("t", 2);
+    alone(&mut world, t, 2);
+    let current = Current {
+        state: MemberState::Unknown,
+        ..world.member("a").current.clone()
+    };
+    for group in [&mut world.group, &mut world.mirror] {
+        group.replay(Change::Current(Str::from("a"), Some(current.clone())));
+    }
+    assert_eq!(
+        code(world.heartbeat(&beat("a", 1, None))),
+        ErrorCode::FencedMemberEpoch
+    );
+    assert_eq!(
+        code(world.heartbeat(&beat("a", 1, Some(&set(t, 0..1))))),
+        ErrorCode::FencedMemberEpoch
+    );
+    let response = world
+        .heartbeat(&join("a", &["t"]))
+        .expect("joins again with nothing");
+    assert_eq!(
+        (response.member_epoch, assigned(&response)),
+        (1, Some(set(t, 0..2)))
+    );
+    assert_eq!(world.member("a").current.state, MemberState::Stable);
+}
+
+#[test]
+fn who_has_given_up_in_time_is_not_fenced_for_what_it_waits_for() {
+    let mut world = World::new();
+    let t = world.topics.create("t", 2);
+    world.topics.create("u", 2);
+    alone(&mut world, t, 2);
+    world.overrides.assignment_interval_ms = Some(1_000_000);
+    world.overrides.session_timeout_ms = Some(1_000_000);
+    let mut request = beat("a", 1, Some(&set(t, 0..2)));
+    request.subscribed_topic_names = Some(vec![Str::from("u")]);
+    world.heartbeat(&request).expect("is told to give up");
+    assert!(
+        world
+            .group
+            .deadline(TimerKind::Rebalance, &Str::from("a"))
+            .is_some()
+    );
+    world
+        .heartbeat(&beat("a", 1, Some(&Set::new())))
+        .expect("has given up");
+    world.pass(40_000);
+    world.heartbeat(&beat("a", 1, None)).expect("is still there");
+    assert_eq!(world.group.deadline(TimerKind::Rebalance, &Str::from("a")), None);
+}
