@@ -35,6 +35,7 @@ pub mod read;
 pub mod recover;
 mod retention;
 mod rope;
+mod round;
 mod seal;
 mod state;
 mod sweep;

@@ -149,3 +149,66 @@ async fn a_damaged_manifest_costs_its_partition_only() {
 async fn a_manifest_that_is_gone_costs_its_partition_only() {
     one_partition_is_refused(true).await;
 }
+
+/// Rounds go on beside a bundle that is damaged or gone; it costs the reads of what it holds.
+async fn a_bundle_is_lost(gone: bool) {
+    let mut history = History::new();
+    let log = history.start().await;
+    history.append(&log, 1, 3).await;
+    history.append(&log, 2, 3).await;
+    log.seal_now().await;
+    history.stop(log).await;
+    let bundles: Vec<String> = keys(&history.root())
+        .into_iter()
+        .filter(|key| key.contains("/bundle/"))
+        .collect();
+    assert_eq!(bundles.len(), 1);
+    let path = history.file(&bundles[0]);
+    if gone {
+        std::fs::remove_file(path).unwrap();
+    } else {
+        // The first partition's part of it.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let log = history.start().await;
+    // Enough for bundles to be merged, and for segments.
+    for _ in 0..8 {
+        history.append(&log, 0, 5).await;
+        history.append(&log, 1, 5).await;
+        history.append(&log, 2, 5).await;
+        let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+        sealed.await.expect("rounds go on");
+    }
+    history.append(&log, 1, 40).await;
+    log.seal_now().await;
+    for p in [0, 1, 2] {
+        let partition = log.partition(&id(p)).unwrap();
+        let lost = p == 1 || (gone && p == 2);
+        let read = log.read(&partition, 0, 1 << 20, true).await;
+        assert_eq!(read.is_err(), lost, "partition {p}");
+        let written: Vec<Vec<u8>> = history.written[&p]
+            .iter()
+            .map(|(_, batch)| batch.clone())
+            .collect();
+        if !lost {
+            assert!(read_all(&log, p).await == written);
+            continue;
+        }
+        let (middle, _) = history.written[&p][3];
+        let read = log.read(&partition, middle, 1 << 20, true).await.unwrap();
+        assert!(read.bytes > 0, "what came after is served");
+    }
+    history.stop(log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_bundle_costs_what_it_holds() {
+    a_bundle_is_lost(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_that_is_gone_costs_what_it_holds() {
+    a_bundle_is_lost(true).await;
+}

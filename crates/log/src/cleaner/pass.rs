@@ -20,7 +20,7 @@ use crate::seal::Builder;
 use crate::types::PartitionConfig;
 
 /// A segment in the making is in memory: whatever `segment.bytes` says, compaction makes none larger than this.
-const SEGMENT_BYTES: u64 = 128 << 20;
+const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// What is filtered and built, as it moves to where the work is done and back.
 struct Writer {
