@@ -467,6 +467,37 @@ fn a_second_static_member_of_the_same_id_takes_the_place() {
     assert_eq!(world.joined(second).members.len(), 1);
 }
 
+/// Static members are waited for, one of whom has no patience at all: time goes on nevertheless.
+#[test]
+fn impatient_static_members_do_not_stop_time() {
+    let mut world = World::new(GroupConfig::default());
+    let other = new_id(&mut world, "g");
+    let other_token = world.join(join("g", &other, &range()));
+    let mut request = static_join("g", &Str::EMPTY, "one");
+    request.rebalance_timeout_ms = 0;
+    request.session_timeout_ms = 120_000;
+    let token = world.join(request);
+    world.pass(6_000);
+    let id = world.joined(token).member_id;
+    let leader = world.joined(other_token).leader;
+    let mut ids = vec![id.clone(), other.clone()];
+    ids.sort_by_key(|id| *id != leader);
+    finish(&mut world, "g", &ids, 1);
+    // The other one makes the group rebalance and is gone.
+    world.join(join("g", &other, &[("range", subscription(&["b"]))]));
+    world.leave("g", vec![identity(&other, None)]);
+    world.pass(100_000);
+    assert_eq!(world.shard.figures().classic_preparing, 1);
+    assert!(
+        world
+            .shard
+            .next_deadline()
+            .is_some_and(|at| at > world.now.mono_ms)
+    );
+    world.pass(20_000);
+    assert_eq!(describe(&mut world, "g").group_state, "Empty");
+}
+
 #[test]
 fn a_member_that_missed_its_answer_gets_it_again() {
     let mut world = World::new(GroupConfig::default());

@@ -114,6 +114,9 @@ struct Stored {
     topic: Uuid,
 }
 
+/// Who has which partition of which topic.
+type Owners = BTreeMap<(Str, i32), Str>;
+
 struct Sim {
     rng: Rng,
     world: World,
@@ -127,7 +130,7 @@ struct Sim {
     lives: BTreeMap<Str, u64>,
     generations: BTreeMap<Str, i32>,
     epochs: BTreeMap<Str, i32>,
-    owners: BTreeMap<(Str, u64, i32), BTreeMap<(Str, i32), Str>>,
+    owners: BTreeMap<(Str, u64, i32), Owners>,
     snapshot: Option<(Bytes, Vec<Record>)>,
     /// Topics that are gone, which the coordinator has not heard of yet.
     gone: Vec<(Uuid, &'static str)>,

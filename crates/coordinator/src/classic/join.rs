@@ -15,6 +15,9 @@ const KNOWN_ID_FROM: i16 = 4;
 /// From this version on the answer can say that the leader need not assign (KIP-814).
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
+/// A rebalance that nobody came to is tried again no sooner than this.
+const MIN_PATIENCE_MS: i32 = 1_000;
+
 /// A JoinGroup and where its answer goes.
 pub(crate) struct Join<'a> {
     pub token: u64,
@@ -293,8 +296,9 @@ impl ClassicGroup {
             self.remove(id, cx);
         }
         if !self.elect_leader() && !self.members.is_empty() {
-            // Only static members are left, and none of them has come: until their sessions end.
-            let patience = self.rebalance_timeout_ms();
+            // Only static members are left, and none of them has come: until their sessions end. Not at once,
+            // whatever they said: this timer is set by itself.
+            let patience = self.rebalance_timeout_ms().max(MIN_PATIENCE_MS);
             return cx.after(Timer::Join(self.id.clone()), patience);
         }
         self.initial = None;
