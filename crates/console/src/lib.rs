@@ -3,6 +3,7 @@
 //! Owns the admin listener and the text of the metrics page ([`metrics`]); what it shows it reads from the broker's
 //! public view and from the counters of the crates below. It changes nothing.
 
+pub mod groups;
 pub mod metrics;
 
 use std::io;
@@ -72,7 +73,7 @@ async fn page(State(view): State<View>) -> impl IntoResponse {
     match broker {
         Some(broker) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-            (StatusCode::OK, kind, metrics::page(&broker))
+            (StatusCode::OK, kind, metrics::page(&broker).await)
         }
         None => {
             let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];

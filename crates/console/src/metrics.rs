@@ -10,6 +10,8 @@ use drumlin_log::LogMetrics;
 use drumlin_objects::cache::BlockCache;
 use drumlin_objects::stats;
 
+use crate::groups;
+
 /// Topics that have series of their own; the traffic of all others is added up under [`OTHERS`].
 const TOPICS: usize = 1_000;
 /// No topic can have this name.
@@ -17,15 +19,15 @@ const OTHERS: &str = "(others)";
 
 /// A page being written.
 #[derive(Default)]
-struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> = labels
             .iter()
             .map(|(key, value)| format!("{key}=\"{value}\""))
@@ -36,7 +38,7 @@ impl Page {
         };
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub(crate) fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -68,7 +70,8 @@ impl Page {
 }
 
 /// The whole page.
-pub fn page(broker: &Broker) -> String {
+pub async fn page(broker: &Broker) -> String {
+    let report = groups::report(broker).await;
     let mut page = Page::default();
     requests(&mut page, broker);
     connections(&mut page, broker);
@@ -76,6 +79,7 @@ pub fn page(broker: &Broker) -> String {
     log(&mut page, &broker.shared().log.metrics());
     cache(&mut page, broker);
     store(&mut page, broker);
+    groups::page(&mut page, broker, &report);
     process(&mut page, broker);
     page.0
 }

@@ -20,7 +20,7 @@ async fn broker() -> Broker {
 #[tokio::test]
 async fn every_series_is_documented() {
     let broker = broker().await;
-    let page = metrics::page(&broker);
+    let page = metrics::page(&broker).await;
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
     let docs = std::fs::read_to_string(docs).expect("the page");
     let families: Vec<&str> = page
