@@ -20,7 +20,7 @@ use drumlin_wire::messages::sync_group_response::SyncGroupResponse;
 use super::assignment::Target;
 use super::embedded::{PROTOCOL_TYPE, Subscription, malformed, read_subscription, write_assignment};
 use super::group::{ConsumerGroup, TimerKind};
-use super::heartbeat::Comer;
+use super::heartbeat::{Comer, check_size};
 use super::member::{ClassicMember, Member, MemberState, Metadata};
 use super::records::MAX_KEY_STRING;
 use super::{Context, Downgrade, GroupError, Outcome};
@@ -81,25 +81,27 @@ impl ConsumerGroup {
         if matches!(comer, Comer::New(_)) && !unnamed && !subscription.owned.is_empty() {
             return Err(self.unknown_member(comer.id()));
         }
-        Ok(self.classic_joined(ctx, caller, request, &comer, &subscription))
-    }
-
-    fn classic_joined(
-        &mut self,
-        ctx: &Context<'_>,
-        caller: &Caller,
-        request: &JoinGroupRequest,
-        comer: &Comer,
-        subscription: &Subscription,
-    ) -> Outcome<JoinGroupResponse> {
-        let id = comer.id().clone();
         let known = comer.known_as().and_then(|id| self.state.members.get(id));
         let metadata = joined(
             known.map(|member| &member.metadata),
             caller,
             request,
-            subscription,
+            &subscription,
         );
+        check_size(&metadata)?;
+        Ok(self.classic_joined(ctx, request, &comer, &subscription, metadata))
+    }
+
+    fn classic_joined(
+        &mut self,
+        ctx: &Context<'_>,
+        request: &JoinGroupRequest,
+        comer: &Comer,
+        subscription: &Subscription,
+        metadata: Metadata,
+    ) -> Outcome<JoinGroupResponse> {
+        let id = comer.id().clone();
+        let known = comer.known_as().and_then(|id| self.state.members.get(id));
         let downgrades = request.group_instance_id.is_some()
             && known.is_some_and(|replaced| self.downgrades_without(ctx, replaced));
 

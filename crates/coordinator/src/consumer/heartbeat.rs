@@ -10,7 +10,7 @@ use super::assignment::{self, Owned, Reported, Target};
 use super::group::{ConsumerGroup, TimerKind};
 use super::member::{Current, JOIN_EPOCH, LEAVE_EPOCH, Member, MemberState, Metadata, STATIC_LEAVE_EPOCH};
 use super::reconcile::{self, Goal};
-use super::records::{Change, MAX_KEY_STRING};
+use super::records::{Change, MAX_KEY_STRING, MAX_METADATA_BYTES};
 use super::{Context, GroupError, Outcome, regex};
 use crate::{Caller, ErrorCode, GroupConfig, Record};
 
@@ -133,6 +133,7 @@ impl ConsumerGroup {
         let comer = self.comer(ctx, request)?;
         let known = comer.known_as().and_then(|id| self.state.members.get(id));
         let metadata = updated(known.map(|member| &member.metadata), caller, request);
+        check_size(&metadata)?;
         self.check_regex(&metadata.regex)?;
         let reported = request.topic_partitions.as_deref();
         check_known_state(known, &comer, reported)?;
@@ -417,6 +418,17 @@ fn check_epoch(current: &Current, request: &Request) -> Result<(), GroupError> {
              group coordinator ({}). The member must abandon all its partitions and rejoin.",
             current.epoch
         ),
+    ))
+}
+
+/// Kafka's answer too to what is too much for one record.
+pub(super) fn check_size(metadata: &Metadata) -> Result<(), GroupError> {
+    if metadata.size() <= MAX_METADATA_BYTES {
+        return Ok(());
+    }
+    Err(GroupError::new(
+        ErrorCode::UnknownServerError,
+        format!("The subscription takes more than {MAX_METADATA_BYTES} bytes."),
     ))
 }
 

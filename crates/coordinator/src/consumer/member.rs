@@ -82,6 +82,19 @@ pub struct Metadata {
     pub classic: Option<ClassicMember>,
 }
 
+impl Metadata {
+    /// About how long its record is.
+    pub(super) fn size(&self) -> usize {
+        let optional = |text: &Option<Str>| text.as_ref().map_or(0, |text| text.len());
+        let topics = self.topics.iter().map(|topic| topic.len() + 3);
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        let protocols = protocols.map(|(name, metadata)| name.len() + metadata.len() + 7);
+        let texts = optional(&self.instance_id) + optional(&self.rack_id) + optional(&self.assignor);
+        let texts = texts + self.client_id.len() + self.client_host.len() + self.regex.len();
+        64 + texts + topics.sum::<usize>() + protocols.sum::<usize>()
+    }
+}
+
 impl Default for Metadata {
     fn default() -> Metadata {
         Metadata {

@@ -50,6 +50,10 @@ const KEY_VERSION: i16 = 0;
 /// The longest group id, member id or regular expression that the key of a record can hold.
 pub const MAX_KEY_STRING: usize = i16::MAX as usize;
 
+/// The longest record of what a member says of itself: below Kafka's default `message.max.bytes`, at which it
+/// refuses to write one.
+pub const MAX_METADATA_BYTES: usize = 1_000_000;
+
 /// What a regular expression matched when it was last looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resolved {

@@ -257,6 +257,9 @@ fn what_a_classic_member_is_refused() {
         code(world.classic_join(&garbage, 9)),
         ErrorCode::UnknownServerError
     );
+    let mut long = classic_join("x", &metadata);
+    long.protocols[0].metadata = [&metadata[..], &[0; 1_000_000]].concat().into();
+    assert_eq!(code(world.classic_join(&long, 9)), ErrorCode::UnknownServerError);
     let owns = subscription(&world, &["t"], &set(t, 0..1));
     assert_eq!(
         code(world.classic_join(&classic_join("x", &owns), 9)),
