@@ -172,7 +172,7 @@ impl Cleaner {
         if !shared.wal.options.cleaner.enabled {
             return;
         }
-        loop {
+        while shared.wal.ended().borrow().is_none() {
             let asked = std::mem::take(&mut *shared.keeper.clean_requests());
             if !asked.is_empty() {
                 self.put_off.retain(|_, (_, damaged)| *damaged);

@@ -344,11 +344,13 @@ impl Cleaner {
 
     /// Before more work on a partition: whether it is still wanted, and within the budget.
     async fn go_on(&mut self, partition: &Partition, bytes: usize) -> Result<(), CleanError> {
-        {
+        let wanted = {
             let inner = partition.lock();
-            if inner.deleted || !inner.config.compact {
-                return Err(CleanError::Cancelled);
-            }
+            !inner.deleted && inner.config.compact
+        };
+        // Whoever was fenced uploads for nobody.
+        if !wanted || self.log.ended().borrow().is_some() {
+            return Err(CleanError::Cancelled);
         }
         self.pay(bytes).await;
         Ok(())

@@ -1,6 +1,7 @@
 //! What was appended to a partition, and what a read of it may look like.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use drumlin_records::{Limits, iter_batches, records};
@@ -149,6 +150,39 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// `found` is the offset and time of the first record at or after `timestamp`, as the log told it; `range` from the
+    /// log start afterwards to the end before.
+    pub fn check_look_up(
+        &self,
+        timestamp: i64,
+        found: Option<(i64, i64)>,
+        range: Range<i64>,
+    ) -> Result<(), String> {
+        if let Some((offset, time)) = found {
+            let known = self.records.get(&offset);
+            if time < timestamp || known.is_none_or(|known| known.timestamp != time) {
+                return Err(format!("{found:?} for {timestamp}, it was {known:?}"));
+            }
+        }
+        let before = found.map_or(range.end, |(offset, _)| offset.min(range.end));
+        let mut newest: BTreeMap<&Bytes, (i64, &Known)> = BTreeMap::new();
+        for (offset, known) in &self.records {
+            if let Some(key) = &known.key {
+                newest.insert(key, (*offset, known));
+            }
+        }
+        let missed = newest.values().find(|(offset, known)| {
+            let in_range = *offset >= range.start && *offset < before;
+            in_range && known.timestamp >= timestamp && known.value.is_some()
+        });
+        match missed {
+            None => Ok(()),
+            Some(missed) => Err(format!(
+                "{found:?} for {timestamp}, and {missed:?} was passed over"
+            )),
+        }
     }
 
     /// After everything was compacted twice: below `end` one record a key, and no tombstones.
