@@ -9,12 +9,9 @@ use std::hash::{BuildHasher, RandomState};
 /// The load at which the table counts as full, as a fraction: beyond it, looking for keys that are not there takes long.
 const LOAD: (usize, usize) = (3, 4);
 
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    hash: (u64, u64),
-    /// One more than the offset; 0: empty.
-    next: i64,
-}
+/// A key's hash, and one more than its offset; 0: empty. Of plain numbers, so that an empty table costs nothing.
+type Slot = [u64; 3];
+const NEXT: usize = 2;
 
 /// Offsets by key.
 pub(crate) struct OffsetMap {
@@ -33,7 +30,7 @@ impl OffsetMap {
             .saturating_add(16);
         let slots = usize::try_from(wanted).unwrap_or(usize::MAX).min(most);
         Self {
-            slots: vec![Slot::default(); slots],
+            slots: vec![[0; 3]; slots],
             taken: 0,
             hashers: (RandomState::new(), RandomState::new()),
         }
@@ -55,19 +52,17 @@ impl OffsetMap {
         let hash = self.hash(key);
         let at = self.find(hash);
         let slot = &mut self.slots[at];
-        if slot.next == 0 {
+        if slot[NEXT] == 0 {
             self.taken += 1;
         }
-        *slot = Slot {
-            hash,
-            next: slot.next.max(offset + 1),
-        };
+        let next = u64::try_from(offset).unwrap_or(0) + 1;
+        *slot = [hash.0, hash.1, slot[NEXT].max(next)];
     }
 
     /// Where the key was last seen.
     pub(crate) fn get(&self, key: &[u8]) -> Option<i64> {
-        let slot = self.slots[self.find(self.hash(key))];
-        (slot.next > 0).then(|| slot.next - 1)
+        let next = self.slots[self.find(self.hash(key))][NEXT];
+        next.checked_sub(1).and_then(|offset| i64::try_from(offset).ok())
     }
 
     fn hash(&self, key: &[u8]) -> (u64, u64) {
@@ -78,7 +73,7 @@ impl OffsetMap {
     fn find(&self, hash: (u64, u64)) -> usize {
         let count = self.slots.len();
         let mut at = ((u128::from(hash.0) * count as u128) >> 64) as usize;
-        while self.slots[at].next != 0 && self.slots[at].hash != hash {
+        while self.slots[at][NEXT] != 0 && self.slots[at][..NEXT] != [hash.0, hash.1] {
             at = if at + 1 == count { 0 } else { at + 1 };
         }
         at
