@@ -224,16 +224,30 @@ fn the_policy_forbids() {
         assert_eq!(world.heartbeat("g", &ids[0], generation), NONE);
         assert_eq!(world.log.len(), records);
     }
-    // Upgrade only: the classic members stay in a consumer group.
+    // Upgrade only: the classic members stay in a consumer group, and own everything again.
     let mut world = World::new(GroupConfig {
         consumer_migration_policy: MigrationPolicy::Upgrade,
         ..config()
     });
-    classic(&mut world);
+    let (ids, generation) = classic(&mut world);
     let new = Str::from("new");
     assert_eq!(beat(&mut world, &new, 0, Some(&[])).error_code, NONE);
+    let mut generations = vec![generation; 2];
+    let mut owned = vec![BTreeSet::new(); 2];
+    let mut settle = |world: &mut World| {
+        for _ in 0..3 {
+            for i in 0..2 {
+                if world.heartbeat("g", &ids[i], generations[i]) == REBALANCE {
+                    (generations[i], owned[i]) = catch_up(world, &ids[i]);
+                }
+            }
+        }
+        owned.iter().map(BTreeSet::len).sum::<usize>()
+    };
+    assert!(settle(&mut world) < 4);
     assert_eq!(beat(&mut world, &new, -1, None).error_code, NONE);
     assert_eq!(describe(&mut world).members.len(), 2);
+    assert_eq!(settle(&mut world), 4);
     same_after_replay(&world);
 }
 

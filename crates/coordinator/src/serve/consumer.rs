@@ -81,7 +81,11 @@ impl Shard {
             }
             GroupRequest::Heartbeat(beat) => {
                 let answer = self.ask(now, topics, &beat.group_id, step, |group, ctx| {
-                    group.classic_heartbeat(ctx, beat)
+                    let mut outcome = group.classic_heartbeat(ctx, beat)?;
+                    if outcome.response.error_code == 0 && needs_a_join(group) {
+                        outcome.response.error_code = ErrorCode::RebalanceInProgress.code();
+                    }
+                    Ok(outcome)
                 });
                 let body = answer.unwrap_or_else(|error| messages::heartbeat_response::HeartbeatResponse {
                     error_code: error.code.code(),
@@ -283,6 +287,13 @@ impl Shard {
         let classic = convert::start_classic(classic, downgrade.rebalance, &mut cx);
         groups.insert(id.detach(), classic);
     }
+}
+
+/// Whether the group waits for a target assignment that nobody will bring about: members of the consumer
+/// protocol do so with any heartbeat, those of the classic protocol only when they join. Kafka leaves the
+/// partitions of a member that has left to nobody here, where the group may not become a classic one.
+fn needs_a_join(group: &ConsumerGroup) -> bool {
+    group.epoch() > group.assignment_epoch() && group.members().all(|(_, member)| member.is_classic())
 }
 
 fn not_a_consumer_group(id: &Str) -> GroupError {
