@@ -29,12 +29,16 @@
 //! - **Administration**: [`ConsumerGroup::describe`], [`ConsumerGroup::state`] (for ListGroups too; the
 //!   protocol type is `consumer`), [`ConsumerGroup::tombstones`] to delete an empty group.
 //!
-//! Behaviour follows Kafka 4.3.1's GroupMetadataManager. It differs in what a caller cannot hold against it:
-//! regular expressions are resolved in the heartbeat that brings them instead of a moment later; a static
-//! member that was fenced may join again under its own member id at once; a classic member that was fenced
-//! and joins as if it still owned partitions gets UNKNOWN_MEMBER_ID; a group's metadata hash is another
-//! function; assignments are always computed in the call (`group.consumer.assignor.offload.enable`
-//! has no meaning here).
+//! Behaviour follows Kafka 4.3.1's GroupMetadataManager, but for this:
+//!
+//! - what a member gives up is free with its next epoch only, never within one (`reconcile` says why), and
+//!   what it last said it owns is remembered while it gives up, since it says so only when that changes;
+//! - regular expressions are resolved in the heartbeat that brings them, not a moment later;
+//! - a static member that was fenced may join again under its own member id at once;
+//! - a classic member that was fenced and joins as if it still owned partitions gets UNKNOWN_MEMBER_ID;
+//! - a group whose first member is subscribed to nothing starts at epoch 1, as in Kafka's next version;
+//! - a group's metadata hash is another function of the same things;
+//! - assignments are always computed in the call: `group.consumer.assignor.offload.enable` has no meaning.
 
 pub mod assignment;
 pub mod assignor;
