@@ -76,11 +76,8 @@ impl Prospect {
         now_ms: i64,
     ) -> Option<Self> {
         let leaves = sealed.leaves.iter().map(|leaf| {
-            let sealed_ms = if leaf.max_timestamp >= 0 {
-                leaf.max_timestamp
-            } else {
-                now_ms
-            };
+            // Without timestamps it is as old as can be: leaves hold what is not among the newest segments.
+            let sealed_ms = leaf.max_timestamp.max(0);
             let offsets = (leaf.base_offset, leaf.end_offset);
             (offsets, leaf.bytes, leaf.max_timestamp, sealed_ms)
         });

@@ -64,6 +64,31 @@ fn the_dirty_part_ends_where_records_are_too_young_or_not_stable() {
 }
 
 #[test]
+fn a_leaf_without_timestamps_is_not_young() {
+    let leaf = crate::manifest::LeafPointer {
+        key: "leaf".into(),
+        base_offset: 0,
+        end_offset: 500,
+        max_timestamp: -1,
+        bytes: 500,
+        segments: 5,
+        table_length: 1,
+        length: 2,
+    };
+    let sealed = Sealed {
+        leaves: vec![Arc::new(leaf)],
+        folded: Vec::new(),
+        ..sealed(0)
+    };
+    let lagging = PartitionConfig {
+        min_compaction_lag_ms: 10_000,
+        ..config()
+    };
+    let found = Prospect::of(&lagging, &sealed, 0, 1100, NOW).unwrap();
+    assert_eq!((found.until, found.dirty_bytes), (1000, 1000));
+}
+
+#[test]
 fn a_pass_is_due_by_ratio_by_age_and_when_it_is_worth_its_requests() {
     let prospect = |cleaned_to| Prospect::of(&config(), &sealed(cleaned_to), 0, 1100, NOW).unwrap();
     assert!(prospect(0).is_due(&config(), None, NOW));
