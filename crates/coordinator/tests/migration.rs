@@ -232,10 +232,10 @@ fn the_policy_forbids() {
     let (ids, generation) = classic(&mut world);
     let new = Str::from("new");
     assert_eq!(beat(&mut world, &new, 0, Some(&[])).error_code, NONE);
-    let mut generations = vec![generation; 2];
-    let mut owned = vec![BTreeSet::new(); 2];
+    let mut generations = [generation; 2];
+    let mut owned = [BTreeSet::new(), BTreeSet::new()];
     let mut settle = |world: &mut World| {
-        for _ in 0..3 {
+        for _ in 0..6 {
             for i in 0..2 {
                 if world.heartbeat("g", &ids[i], generations[i]) == REBALANCE {
                     (generations[i], owned[i]) = catch_up(world, &ids[i]);
