@@ -92,22 +92,19 @@ impl Cleaner {
         let claim = Claim::on(&log, partition);
         let mut pass = Pass {
             partition: Arc::clone(partition),
+            cleaned_to: prospect.first_dirty,
             failed: Arc::new(AtomicBool::new(false)),
             uploads: Vec::new(),
         };
         let outcome = self.learn_and_filter(&mut pass, prospect).await;
-        let cleaned_to = outcome.as_ref().ok().map(|(cleaned_to, _)| *cleaned_to);
+        let cleaned_to = outcome.is_ok().then_some(pass.cleaned_to);
         let end = Replacement::end(&pass, cleaned_to, done);
         log.shared().keeper.hand_over(end, &mut pass);
         drop(claim);
-        outcome.map(|(_, tally)| tally)
+        outcome
     }
 
-    async fn learn_and_filter(
-        &mut self,
-        pass: &mut Pass,
-        prospect: &Prospect,
-    ) -> Result<(i64, Tally), CleanError> {
+    async fn learn_and_filter(&mut self, pass: &mut Pass, prospect: &Prospect) -> Result<Tally, CleanError> {
         let log = self.log.clone();
         let wal = &log.shared().wal;
         // Kafka's clock for a pass: horizons are set and compared as of its start.
@@ -126,9 +123,10 @@ impl Cleaner {
         let map = OffsetMap::new(keys, wal.options.cleaner.map_bytes);
         let learner = Learner::new(map, prospect.first_dirty);
         let (learner, cleaned_to) = self.learn(&pass.partition, learner, &inputs, prospect).await?;
+        pass.cleaned_to = cleaned_to;
         if learner.end == prospect.first_dirty {
             // No batch reaches above what is clean.
-            return Ok((cleaned_to, Tally::default()));
+            return Ok(Tally::default());
         }
         let rules = Rules {
             map_end: learner.end,
@@ -137,8 +135,7 @@ impl Cleaner {
             last_of_producers,
         };
         let sieve = Sieve::new(learner.map, rules);
-        let tally = self.filter(pass, sieve, &inputs, &config).await?;
-        Ok((cleaned_to, tally))
+        self.filter(pass, sieve, &inputs, &config).await
     }
 
     /// Reads the dirty part. Returns the map, and the offset below which all is in it.

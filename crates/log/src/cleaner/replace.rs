@@ -25,6 +25,8 @@ use crate::types::TopicPartition;
 /// What belongs to one pass over a partition.
 pub(crate) struct Pass {
     pub partition: Arc<Partition>,
+    /// Where it ends; exclusive. What is below has been held against all that is dirty below it.
+    pub cleaned_to: i64,
     /// A part of it was refused: the rest is, too.
     pub failed: Arc<AtomicBool>,
     /// Objects that were uploaded, or may have been, and are in no replacement yet.
@@ -39,6 +41,8 @@ pub(crate) struct Replacement {
     from: i64,
     to: i64,
     new: Vec<Arc<Segment>>,
+    /// Compaction has seen all below this once the replacement stands. All parts before it stand by then, filtered by a
+    /// map of more than this, so that a pass that breaks off, or is refused in part, has come so far.
     cleaned_to: Option<i64>,
     done: Option<oneshot::Sender<bool>>,
 }
@@ -53,7 +57,7 @@ impl Replacement {
             from,
             to,
             new,
-            cleaned_to: None,
+            cleaned_to: Some(to.min(pass.cleaned_to)),
             done: None,
         }
     }
@@ -160,9 +164,9 @@ impl Content {
     /// False: what was read is not what there is any more.
     async fn apply(&mut self, log: &Log, replacement: &Replacement) -> Result<bool, ReadError> {
         let (from, to) = (replacement.from, replacement.to);
+        let cleaned_to = self.sealed.cleaned_to.max(replacement.cleaned_to.unwrap_or(0));
         if replacement.replaced.is_empty() {
-            let cleaned_to = replacement.cleaned_to.unwrap_or(0);
-            self.sealed.cleaned_to = self.sealed.cleaned_to.max(cleaned_to);
+            self.sealed.cleaned_to = cleaned_to;
             return Ok(true);
         }
         for leaf in &mut self.leaves {
@@ -203,6 +207,7 @@ impl Content {
         self.sealed.added.extend(new.unwrap_or_default());
         let spans = &mut self.sealed.spans;
         spans.retain(|span: &Arc<Span>| span.base_offset < from || span.end_offset > to);
+        self.sealed.cleaned_to = cleaned_to;
         Ok(true)
     }
 
