@@ -62,6 +62,8 @@ pub struct Read {
     pub records: Vec<Bytes>,
     /// Their length together, bytes.
     pub bytes: usize,
+    /// Where to read on: there is nothing from the end of the records to here, which compaction may have emptied.
+    pub next_offset: i64,
     /// The end of what consumers see.
     pub high_watermark: i64,
     /// The end of what `read_committed` consumers see.
@@ -169,6 +171,7 @@ impl Log {
                 Err(_) => break,
             }
         }
+        read.next_offset = next;
         Ok(read)
     }
 
