@@ -185,6 +185,8 @@ async fn replay(
                 }
             }
         }
+        // Compaction may have left nothing for long stretches.
+        next = next.max(read.next_offset);
         if next == before {
             return Err(LoadError::Gap(next));
         }
