@@ -1,5 +1,7 @@
 //! What a group needs of its shard while it takes a step.
 
+use std::collections::BTreeMap;
+
 use drumlin_wire::Str;
 
 use crate::ids::MemberIds;
@@ -38,6 +40,8 @@ pub(crate) struct Cx<'a> {
     pub config: &'a GroupConfig,
     pub timers: &'a mut Timers<Timer>,
     pub ids: &'a mut MemberIds,
+    /// When consumer groups have come into their epochs, by the wall clock.
+    pub epoch_times: &'a mut BTreeMap<Str, i64>,
     pub counters: &'a mut Counters,
     pub step: &'a mut Step,
 }

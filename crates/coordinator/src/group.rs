@@ -50,10 +50,13 @@ impl Group {
         }
     }
 
-    /// Since when its offsets have been unused.
-    pub fn expiry(&self) -> ExpiryBase {
+    /// Since when its offsets have been unused. A consumer group's epoch tells when it has become empty;
+    /// Kafka deletes what was committed long ago as soon as such a group is empty, against what
+    /// `offsets.retention.minutes` promises.
+    pub fn expiry(&self, epoch_ms: Option<i64>) -> ExpiryBase {
         match self {
             Group::Classic(group) => group.expiry(),
+            Group::Consumer(group) if group.is_empty() => ExpiryBase::Emptied(epoch_ms),
             Group::Consumer(_) => ExpiryBase::Commit,
         }
     }

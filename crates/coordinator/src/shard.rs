@@ -15,7 +15,7 @@ use crate::context::{Counters, Cx, Timer};
 use crate::group::Group;
 use crate::ids::MemberIds;
 use crate::offsets::Offsets;
-use crate::serve::with_consumer;
+use crate::serve::{end_consumer, with_consumer};
 use crate::timers::Timers;
 use crate::{ErrorCode, GroupConfig, Now, Reply, Step, Topics, keys, snapshot};
 
@@ -39,6 +39,9 @@ pub struct Shard {
     pub(crate) offsets: Offsets,
     pub(crate) timers: Timers<Timer>,
     pub(crate) ids: MemberIds,
+    /// When each consumer group has come into its epoch: its records do not say, their time does. Since the
+    /// last member's leaving is an epoch too, an empty group has been empty for so long.
+    pub(crate) epoch_times: BTreeMap<Str, i64>,
     pub(crate) counters: Counters,
 }
 
@@ -54,6 +57,7 @@ impl Shard {
             offsets: Offsets::default(),
             timers: Timers::default(),
             ids: MemberIds::new(seed),
+            epoch_times: BTreeMap::new(),
             counters: Counters::default(),
         }
     }
@@ -70,15 +74,20 @@ impl Shard {
         key: &[u8],
         value: Option<&[u8]>,
         offset: i64,
-        _timestamp_ms: i64,
+        timestamp_ms: i64,
     ) -> Result<(), ReplayError> {
         let key = Bytes::copy_from_slice(key);
         let value = value.map(Bytes::copy_from_slice);
-        self.replay_bytes(&key, value.as_ref())
+        self.replay_bytes(&key, value.as_ref(), timestamp_ms)
             .map_err(|error| ReplayError::Damaged { offset, error })
     }
 
-    pub(crate) fn replay_bytes(&mut self, key: &Bytes, value: Option<&Bytes>) -> Result<(), DecodeError> {
+    fn replay_bytes(
+        &mut self,
+        key: &Bytes,
+        value: Option<&Bytes>,
+        timestamp_ms: i64,
+    ) -> Result<(), DecodeError> {
         match keys::record_type(key)? {
             kind @ 0..=1 => {
                 if let Some(group) = self.offsets.replay(kind, key, value)? {
@@ -94,6 +103,7 @@ impl Shard {
                 match value {
                     Some(value) => {
                         let group = ClassicGroup::from_record(&id, value)?;
+                        self.epoch_times.remove(&id);
                         self.groups.insert(id.detach(), Group::Classic(group));
                     }
                     None => {
@@ -102,7 +112,7 @@ impl Shard {
                 }
             }
             kind if Change::is_key_type(kind) => match Change::decode(key, value.map(|v| &v[..]))? {
-                Some((id, change)) => self.replay_consumer(&id, change),
+                Some((id, change)) => self.replay_consumer(&id, change, timestamp_ms),
                 None => self.counters.skipped_records += 1,
             },
             _ => self.counters.skipped_records += 1,
@@ -110,7 +120,7 @@ impl Shard {
         Ok(())
     }
 
-    fn replay_consumer(&mut self, id: &Str, change: Change) {
+    fn replay_consumer(&mut self, id: &Str, change: Change, timestamp_ms: i64) {
         if !matches!(self.groups.get(id), Some(Group::Consumer(_))) {
             if change.is_tombstone() {
                 return;
@@ -119,10 +129,14 @@ impl Shard {
             let group = ConsumerGroup::new(id.clone());
             self.groups.insert(id.detach(), Group::Consumer(group));
         }
-        if let Some(Group::Consumer(group)) = self.groups.get_mut(id)
-            && group.replay(change)
-        {
-            self.groups.remove(id);
+        if let Some(Group::Consumer(group)) = self.groups.get_mut(id) {
+            if matches!(change, Change::Epoch(_)) {
+                self.epoch_times.insert(id.detach(), timestamp_ms);
+            }
+            if group.replay(change) {
+                self.groups.remove(id);
+                self.epoch_times.remove(id);
+            }
         }
     }
 
@@ -131,9 +145,10 @@ impl Shard {
     pub fn restore(&mut self, bytes: &[u8]) -> Result<SnapshotInfo, SnapshotError> {
         let snapshot = snapshot::read(bytes, self.partition)?;
         for record in &snapshot.records {
-            self.replay_bytes(&record.key, record.value.as_ref())
+            self.replay_bytes(&record.key, record.value.as_ref(), -1)
                 .map_err(SnapshotError::Record)?;
         }
+        self.epoch_times.extend(snapshot.epoch_times);
         Ok(snapshot.info)
     }
 
@@ -143,7 +158,8 @@ impl Shard {
         // Groups go first: a commit makes a group where there is none.
         let groups = self.groups.values().flat_map(Group::records);
         let info = SnapshotInfo { covers, leader_epoch };
-        snapshot::write(self.partition, info, groups.chain(self.offsets.records()))
+        let records = groups.chain(self.offsets.records());
+        snapshot::write(self.partition, info, records, &self.epoch_times)
     }
 
     /// Everything was replayed: timers start, in full, and requests are served.
@@ -213,9 +229,10 @@ impl Shard {
         let mut gone = Vec::new();
         for (id, group) in &self.groups {
             let subscribed = |topic: &Str| group.subscribes(topic);
+            let base = group.expiry(self.epoch_times.get(id).copied());
             let expired = self
                 .offsets
-                .expire(id, group.expiry(), subscribed, times, &mut step.records);
+                .expire(id, base, subscribed, times, &mut step.records);
             self.counters.expirations += expired as u64;
             if group.is_abandoned() && !self.offsets.has(id) {
                 step.records.append(&mut group.tombstones());
@@ -239,9 +256,7 @@ impl Shard {
                 group.cancel_timers(&mut cx);
                 group.refuse_all(ErrorCode::UnknownMemberId, &mut cx);
             }
-            Group::Consumer(_) => {
-                cx.timers.cancel(&Timer::Consumer(id.clone()));
-            }
+            Group::Consumer(_) => end_consumer(id, &mut cx),
         }
     }
 
@@ -282,6 +297,7 @@ impl Shard {
         self.phase = Phase::Unloaded;
         self.groups.clear();
         self.offsets = Offsets::default();
+        self.epoch_times.clear();
         self.timers.clear();
         for reply in &mut step.replies {
             reply.waits = false;
@@ -300,6 +316,7 @@ impl Shard {
             config: &self.config,
             timers: &mut self.timers,
             ids: &mut self.ids,
+            epoch_times: &mut self.epoch_times,
             counters: &mut self.counters,
             step,
         };

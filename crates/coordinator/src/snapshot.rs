@@ -9,14 +9,18 @@
 //! | 4 | the leader epoch in which it was taken |
 //! | 8 | how many records follow |
 //! | … | each: length of the key (4), key, length of the value (4), value |
+//! | 8 | how many times follow |
+//! | … | each: length of a consumer group's id (4), id, when it came into its epoch (8): the time of that record |
 //! | 4 | CRC32C of all before it |
 //!
 //! Numbers are big-endian. The records are in the order of groups, then of offsets, and those of a group
 //! come before its offsets; taking them is the same as replaying the partition from its start. The object's
 //! life is its partition's: a newer one takes its place.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use drumlin_wire::DecodeError;
+use drumlin_wire::{DecodeError, Str};
 
 use crate::Record;
 
@@ -55,10 +59,16 @@ pub enum SnapshotError {
 pub(crate) struct Snapshot {
     pub info: SnapshotInfo,
     pub records: Vec<Record>,
+    pub epoch_times: BTreeMap<Str, i64>,
 }
 
 /// Writes one. Tombstones have no place in it: what they delete is left out.
-pub(crate) fn write(partition: i32, info: SnapshotInfo, records: impl Iterator<Item = Record>) -> Bytes {
+pub(crate) fn write(
+    partition: i32,
+    info: SnapshotInfo,
+    records: impl Iterator<Item = Record>,
+    epoch_times: &BTreeMap<Str, i64>,
+) -> Bytes {
     let mut bytes = BytesMut::with_capacity(4096);
     bytes.put_slice(MAGIC);
     bytes.put_u16(VERSION);
@@ -70,14 +80,23 @@ pub(crate) fn write(partition: i32, info: SnapshotInfo, records: impl Iterator<I
     for record in records {
         let Some(value) = &record.value else { continue };
         for part in [&record.key, value] {
-            bytes.put_u32(u32::try_from(part.len()).expect("a record's parts are below 2 GiB"));
-            bytes.put_slice(part);
+            put_part(&mut bytes, part);
         }
         count += 1;
     }
     bytes[HEADER - 8..HEADER].copy_from_slice(&count.to_be_bytes());
+    bytes.put_u64(epoch_times.len() as u64);
+    for (group, time) in epoch_times {
+        put_part(&mut bytes, group.as_bytes());
+        bytes.put_i64(*time);
+    }
     bytes.put_u32(crc32c::crc32c(&bytes));
     bytes.freeze()
+}
+
+fn put_part(bytes: &mut BytesMut, part: &[u8]) {
+    bytes.put_u32(u32::try_from(part.len()).expect("a record's parts are below 2 GiB"));
+    bytes.put_slice(part);
 }
 
 /// Takes one apart: its checksum first, so that nothing else needs to be doubted.
@@ -105,12 +124,18 @@ pub(crate) fn read(bytes: &[u8], partition: i32) -> Result<Snapshot, SnapshotErr
         let value = Some(rest.part()?);
         records.push(Record { key, value });
     }
+    let mut epoch_times = BTreeMap::new();
+    for _ in 0..u64::from_be_bytes(rest.fixed()?) {
+        let group = Str::from_utf8(rest.part()?).map_err(|_| SnapshotError::Damaged)?;
+        epoch_times.insert(group, i64::from_be_bytes(rest.fixed()?));
+    }
     if !rest.0.is_empty() {
         return Err(SnapshotError::Damaged);
     }
     Ok(Snapshot {
         info: SnapshotInfo { covers, leader_epoch },
         records,
+        epoch_times,
     })
 }
 

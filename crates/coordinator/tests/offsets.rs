@@ -5,6 +5,7 @@
 mod common;
 
 use drumlin_coordinator::{ErrorCode, GroupConfig, GroupRequest, GroupResponse, Shard, SnapshotError};
+use drumlin_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use drumlin_wire::messages::offset_commit_request::OffsetCommitRequest;
 use drumlin_wire::messages::offset_delete_request::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
@@ -274,6 +275,64 @@ fn offsets_expire_by_the_groups_state() {
     assert_eq!(world.shard.next_deadline(), None);
 }
 
+/// A consumer group's offsets are kept for the whole retention after it has become empty, however old they
+/// are, and whoever coordinates it by then.
+#[test]
+fn offsets_of_a_consumer_group_expire_when_it_has_been_empty_for_long() {
+    let day = 24 * 3_600_000;
+    for snapshot in [false, true] {
+        let mut world = World::new(GroupConfig {
+            offsets_retention_ms: day,
+            ..GroupConfig::default()
+        });
+        world.version = 1;
+        let beat = |world: &mut World, epoch: i32| {
+            let joins = epoch == 0;
+            let request = ConsumerGroupHeartbeatRequest {
+                group_id: "n".into(),
+                member_id: "m".into(),
+                member_epoch: epoch,
+                rebalance_timeout_ms: if joins { 5_000 } else { -1 },
+                subscribed_topic_names: joins.then(|| vec!["a".into()]),
+                topic_partitions: joins.then(Vec::new),
+                ..ConsumerGroupHeartbeatRequest::default()
+            };
+            let token = world.ask(GroupRequest::ConsumerGroupHeartbeat(request));
+            match world.got(token) {
+                Some(GroupResponse::ConsumerGroupHeartbeat(answer)) => {
+                    assert_eq!(answer.error_code, NONE);
+                    answer.member_epoch
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let epoch = beat(&mut world, 0);
+        world.version = 9;
+        assert_eq!(world.commit(commit("n", "m", epoch, ("a", 0), 8)), NONE);
+        world.version = 1;
+        for _ in 0..2 * 24 * 120 {
+            world.pass(30_000);
+            beat(&mut world, epoch);
+        }
+        assert_eq!(world.committed("n", "a", 0), 8, "in use");
+        beat(&mut world, -1);
+        world.pass(day as u64 / 2);
+        if snapshot {
+            let bytes = world.shard.snapshot(0, 0);
+            world.shard = Shard::new(0, world.config.clone(), 5);
+            world.shard.restore(&bytes).unwrap();
+            world.shard.loaded(world.now, &world.topics);
+        } else {
+            world.move_away();
+        }
+        world.pass(day as u64 / 2 - 700_000);
+        assert_eq!(world.committed("n", "a", 0), 8, "empty for less than a day");
+        world.pass(1_400_000);
+        assert_eq!(world.committed("n", "a", 0), -1);
+        assert_eq!(world.shard.figures().consumer_empty, 0);
+    }
+}
+
 /// Versions 2 to 4 say how long an offset is to be kept.
 #[test]
 fn a_commit_can_have_its_own_retention() {
@@ -313,7 +372,7 @@ fn a_snapshot_is_as_good_as_a_replay() {
     assert_eq!(world.commit(commit("simple", "", -1, ("a", 0), 2)), NONE);
     for record in &world.log[covers as usize..] {
         shard
-            .replay(&record.key, record.value.as_deref(), covers, 0)
+            .replay(&record.key, record.value.as_deref(), covers, record.at)
             .unwrap();
     }
     assert_eq!(shard.snapshot(0, 0), world.shard.snapshot(0, 0));

@@ -42,7 +42,7 @@ use drumlin_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use drumlin_wire::messages::sync_group_response::SyncGroupResponse;
 use drumlin_wire::{Str, Uuid};
 
-use common::{World, commit, identity, join, subscription, sync};
+use common::{World, Written, commit, identity, join, subscription, sync};
 
 const GROUPS: [&str; 3] = ["g", "h", "i"];
 const TOPICS: [&str; 3] = ["a", "b", "c"];
@@ -131,7 +131,7 @@ struct Sim {
     generations: BTreeMap<Str, i32>,
     epochs: BTreeMap<Str, i32>,
     owners: BTreeMap<(Str, u64, i32), Owners>,
-    snapshot: Option<(Bytes, Vec<Record>)>,
+    snapshot: Option<(Bytes, Vec<Written>)>,
     /// Topics that are gone, which the coordinator has not heard of yet.
     gone: Vec<(Uuid, &'static str)>,
     loads: u64,
@@ -243,7 +243,7 @@ impl Sim {
         for i in self.seen..self.world.log.len() {
             let record = self.world.log[i].clone();
             self.follower
-                .replay(&record.key, record.value.as_deref(), i as i64, 0)
+                .replay(&record.key, record.value.as_deref(), i as i64, record.at)
                 .expect("a record that can be read");
             if let Some((_, tail)) = &mut self.snapshot {
                 tail.push(record.clone());
@@ -739,7 +739,9 @@ impl Sim {
                 let mut shard = Shard::new(0, self.world.config.clone(), self.world.seed);
                 shard.restore(&snapshot).unwrap();
                 for record in &tail {
-                    shard.replay(&record.key, record.value.as_deref(), 0, 0).unwrap();
+                    shard
+                        .replay(&record.key, record.value.as_deref(), 0, record.at)
+                        .unwrap();
                 }
                 self.world.shard = shard;
                 let step = self.world.shard.loaded(self.world.now, &self.world.topics);

@@ -34,8 +34,11 @@ pub(crate) fn with_consumer<T>(
         fresh_id: &fresh_id,
         may_describe: &may_describe,
     };
-    let before = group.rebalances();
+    let (before, epoch) = (group.rebalances(), group.epoch());
     let done = act(group, &ctx);
+    if group.epoch() != epoch {
+        cx.epoch_times.insert(id.detach(), cx.now.wall_ms);
+    }
     cx.counters.consumer_rebalances += group.rebalances().saturating_sub(before);
     match group.next_deadline() {
         Some(at) => cx.timers.set(Timer::Consumer(id.detach()), at),
@@ -44,6 +47,12 @@ pub(crate) fn with_consumer<T>(
         }
     }
     done
+}
+
+/// A consumer group is no more: what is kept beside it goes too.
+pub(crate) fn end_consumer(id: &Str, cx: &mut Cx<'_>) {
+    cx.timers.cancel(&Timer::Consumer(id.clone()));
+    cx.epoch_times.remove(id);
 }
 
 impl Shard {
@@ -199,11 +208,13 @@ impl Shard {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                cx.timers.cancel(&Timer::Consumer(id.clone()));
+                end_consumer(id, &mut cx);
                 return Err(error);
             }
         };
         records.extend(outcome.records);
+        // A group that was made is in a new epoch, whatever it began with.
+        cx.epoch_times.insert(id.detach(), cx.now.wall_ms);
         let before = groups.insert(id.detach(), Group::Consumer(made));
         if let Some(Group::Classic(classic)) = before {
             convert::end_classic(classic, &mut cx);
@@ -283,7 +294,7 @@ impl Shard {
             return step.records.extend(records);
         };
         cx.step.records.extend(group.tombstones());
-        cx.timers.cancel(&Timer::Consumer(id.clone()));
+        end_consumer(id, &mut cx);
         let classic = convert::start_classic(classic, downgrade.rebalance, &mut cx);
         groups.insert(id.detach(), classic);
     }

@@ -25,11 +25,10 @@ use drumlin_wire::messages::sync_group_request::SyncGroupRequest;
 
 use crate::classic::{ClassicGroup, Join, join_failed, sync_failed};
 use crate::consumer::CommitFence;
-use crate::context::Timer;
 use crate::group::Group;
 use crate::offsets::{Admitted, deletable};
 use crate::{Caller, ErrorCode, GroupRequest, GroupResponse, Now, Record, Shard, Step, Topics, keys};
-pub(crate) use consumer::with_consumer;
+pub(crate) use consumer::{end_consumer, with_consumer};
 
 /// From this version of OffsetCommit on, a group that is not there has an error of its own.
 const COMMIT_NOT_FOUND_FROM: i16 = 9;
@@ -174,7 +173,7 @@ impl Shard {
         }
         cx.step.records.extend(ending);
         group.announce(&mut cx.step.records);
-        cx.timers.cancel(&Timer::Consumer(id.clone()));
+        end_consumer(id, &mut cx);
         groups.insert(id.detach(), Group::Classic(group));
     }
 

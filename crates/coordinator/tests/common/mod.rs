@@ -83,12 +83,27 @@ impl Topics for Fixed {
     }
 }
 
+/// A record of the partition, and its time.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub record: Record,
+    pub at: i64,
+}
+
+impl std::ops::Deref for Written {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
 pub struct World {
     pub shard: Shard,
     pub config: Arc<GroupConfig>,
     pub topics: Fixed,
     pub now: Now,
-    pub log: Vec<Record>,
+    pub log: Vec<Written>,
     /// Answers not looked at yet, by token.
     pub answers: BTreeMap<u64, GroupResponse>,
     /// Tokens that were answered, ever.
@@ -130,12 +145,7 @@ impl World {
         let mut shard = Shard::new(0, self.config.clone(), self.seed);
         for (offset, record) in self.log.iter().enumerate() {
             shard
-                .replay(
-                    &record.key,
-                    record.value.as_deref(),
-                    offset as i64,
-                    self.now.wall_ms,
-                )
+                .replay(&record.key, record.value.as_deref(), offset as i64, record.at)
                 .unwrap();
         }
         shard
@@ -153,7 +163,9 @@ impl World {
     }
 
     pub fn take(&mut self, step: Step) {
-        self.log.extend(step.records);
+        let at = self.now.wall_ms;
+        let written = step.records.into_iter().map(|record| Written { record, at });
+        self.log.extend(written);
         for reply in step.replies {
             self.answer(reply.token, reply.body);
         }
