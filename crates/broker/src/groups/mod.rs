@@ -27,6 +27,7 @@ pub mod topic;
 mod view;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drumlin_cluster::Image;
@@ -70,6 +71,7 @@ pub(crate) struct Hub {
     pub incarnation: u64,
     pub loads: Semaphore,
     pub totals: Totals,
+    delete_retention_ms: AtomicI64,
     view: Mutex<Arc<View>>,
     config: Mutex<Arc<GroupsConfig>>,
 }
@@ -77,6 +79,11 @@ pub(crate) struct Hub {
 impl Hub {
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `delete.retention.ms` of the topic: how long tombstones stay.
+    pub fn delete_retention_ms(&self) -> i64 {
+        self.delete_retention_ms.load(Ordering::Relaxed)
     }
 
     pub fn config(&self) -> Arc<GroupsConfig> {
@@ -135,6 +142,7 @@ impl Groups {
                 incarnation: (image.brokers.get(&config.node_id)).map_or(0, |broker| broker.incarnation),
                 loads: Semaphore::new(LOADS),
                 totals: Totals::default(),
+                delete_retention_ms: AtomicI64::new(0),
                 view: Mutex::new(Arc::new(View::new(Arc::clone(image), 0))),
                 config: Mutex::new(Arc::new(config.groups.clone())),
             }),
@@ -168,6 +176,10 @@ impl Groups {
             return;
         }
         let known = topics.by_name(GROUP_METADATA_TOPIC);
+        if let Some(topic) = &known {
+            let retention = topic.config.delete_retention_ms;
+            hub.delete_retention_ms.store(retention, Ordering::Relaxed);
+        }
         let led = known.iter().flat_map(|topic| &topic.partitions);
         let led: BTreeMap<i32, &Arc<Partition>> = (0..)
             .zip(led)

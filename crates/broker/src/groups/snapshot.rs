@@ -4,10 +4,20 @@
 //! all of that is committed (A3), and a reader that does not find one, or cannot use it, replays. So nothing names
 //! it, and which one is the newest is no question of safety.
 //!
+//! One more thing can make a snapshot wrong: a tombstone after its offset that compaction has dropped since. That takes
+//! `delete.retention.ms` at the least, so a snapshot is used for that long less [`MARGIN_MS`], by the time in its header:
+//!
+//! | field | bytes |
+//! | --- | --- |
+//! | magic `DGS1` | 4 |
+//! | when it was taken, Unix milliseconds | 8, big-endian |
+//! | CRC32C of the two | 4, big-endian |
+//! | the state, as `drumlin-coordinator` writes it | the rest |
+//!
 //! Deletion (D3): only a leader deletes, only once a newer one of its own is durable, and only what carries an older
 //! epoch than its own or its own incarnation: never what a leader after it may have put. The newest two stay.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use drumlin_coordinator::Topics;
 use drumlin_log::{Partition, SnapshotName, snapshot_prefix};
 use drumlin_objects::{PutNewError, Reason, StoreError};
@@ -24,6 +34,39 @@ const RECORDS_MIN: u64 = 10_000;
 const PER_LIVE: u64 = 4;
 /// At a clean stop the next start is near.
 const RECORDS_AT_STOP: u64 = 2_000;
+
+/// Clocks that are wrong by an hour or two, of this broker or of one before it, must not make a snapshot look young.
+const MARGIN_MS: i64 = 3 * 3_600_000;
+const MAGIC: [u8; 4] = *b"DGS1";
+const HEADER: usize = 16;
+
+/// A snapshot as it is stored.
+fn frame(taken_ms: i64, state: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER + state.len());
+    out.put_slice(&MAGIC);
+    out.put_i64(taken_ms);
+    let crc = crc32c::crc32c(&out);
+    out.put_u32(crc);
+    out.put_slice(state);
+    out.freeze()
+}
+
+/// When it was taken, and the state; none where the header is not what was written.
+fn unframe(stored: &Bytes) -> Option<(i64, Bytes)> {
+    let (header, _) = stored.split_first_chunk::<HEADER>()?;
+    let (front, mut rest) = header.split_at(HEADER - 4);
+    if rest.get_u32() != crc32c::crc32c(front) {
+        return None;
+    }
+    let mut taken = front.strip_prefix(&MAGIC)?;
+    Some((taken.get_i64(), stored.slice(HEADER..)))
+}
+
+/// Whether no tombstone after a snapshot can have been dropped.
+fn young(taken_ms: i64, now_ms: i64, delete_retention_ms: i64) -> bool {
+    let age = now_ms.saturating_sub(taken_ms);
+    age >= -MARGIN_MS && age < delete_retention_ms.saturating_sub(MARGIN_MS)
+}
 
 /// Whether so many records since the last snapshot make one due.
 pub(super) fn due(since: u64, live: u64) -> bool {
@@ -59,11 +102,21 @@ async fn list(hub: &Hub, partition: &Partition, why: Reason) -> Result<Vec<Snaps
     Ok(names)
 }
 
-/// A snapshot's bytes, if they can be had.
+/// The state in a snapshot, if it can be had and may be used.
 pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) -> Option<Bytes> {
     let key = name.key(&partition.id());
     match hub.bucket.get(&key, Reason::Recovery).await {
-        Ok(bytes) => Some(bytes),
+        Ok(stored) => match unframe(&stored) {
+            Some((taken, state)) if young(taken, hub.env.now_ms(), hub.delete_retention_ms()) => Some(state),
+            Some(_) => {
+                debug!(key, "a snapshot is too old, passed over");
+                None
+            }
+            None => {
+                warn!(key, "a snapshot is damaged, passed over");
+                None
+            }
+        },
         Err(error) => {
             warn!(key, %error, "a snapshot cannot be read, passed over");
             None
@@ -72,10 +125,11 @@ pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) 
 }
 
 /// Puts a snapshot whose records are committed, and deletes those that it replaces.
-pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, bytes: Bytes) {
+pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, taken_ms: i64, bytes: Bytes) {
     let id = partition.id();
     let key = name.key(&id);
     let size = bytes.len();
+    let bytes = frame(taken_ms, &bytes);
     match hub.bucket.put_new(&key, bytes, Reason::Checkpoint).await {
         // The name says all that matters: an own put whose answer was lost.
         Ok(()) | Err(PutNewError::Exists { .. }) => {}
@@ -116,6 +170,30 @@ async fn delete_older(hub: &Hub, partition: &Partition, newest: &SnapshotName) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_header_is_read_as_written_and_nothing_else_is() {
+        let stored = frame(1_700_000_000_000, b"state");
+        assert_eq!(
+            unframe(&stored),
+            Some((1_700_000_000_000, Bytes::from_static(b"state")))
+        );
+        for cut in 0..HEADER {
+            assert_eq!(unframe(&stored.slice(..cut)), None, "cut at {cut}");
+            let mut flipped = stored.to_vec();
+            flipped[cut] ^= 1;
+            assert_eq!(unframe(&flipped.into()), None, "byte {cut}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_used_while_every_later_tombstone_is_there() {
+        let day = 24 * 3_600_000;
+        assert!(young(0, day - MARGIN_MS - 1, day) && !young(0, day - MARGIN_MS, day));
+        // The clock went back by more than it may be wrong.
+        assert!(young(MARGIN_MS, 0, day) && !young(MARGIN_MS + 1, 0, day));
+        assert!(!young(0, 0, 1_000));
+    }
 
     #[test]
     fn a_snapshot_is_due_when_it_saves_more_than_it_costs() {

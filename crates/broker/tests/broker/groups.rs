@@ -582,3 +582,133 @@ async fn a_group_has_options_of_its_own() {
         .collect();
     assert_eq!(names, ["g"]);
 }
+
+/// Resident memory of this process, bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_groups_of_five_members_fit() {
+    use drumlin_coordinator::{Caller, GroupRequest, GroupResponse};
+    const GROUPS: usize = 1_000;
+    const MEMBERS: usize = 5;
+    let test = Test::new(&[("group.initial.rebalance.delay.ms", "50")]).await;
+    let mut client = test.connect();
+    client.create("t", 16, &[]).await;
+    // The topic, and what the first group of all costs.
+    assert_eq!(commit(&mut client, &commit_request("first", &[(0, 1)])).await, 0);
+    let shared = test.broker.shared().clone();
+    let before = resident();
+    let ask = |group: usize, member: usize| {
+        let shared = shared.clone();
+        async move {
+            let caller = Caller {
+                client_id: Str::from(format!("client-{member}")),
+                client_host: Str::from("/127.0.0.1"),
+                api_version: 3,
+            };
+            let group = format!("group-{group:05}");
+            let mut request = join(&group, &Str::default(), 60_000);
+            request.protocols[0].metadata = vec![7; 120].into();
+            let request = GroupRequest::JoinGroup(request);
+            let answer = shared.groups.send(caller.clone(), request).await.answer().await;
+            let GroupResponse::JoinGroup(joined) = answer else {
+                unreachable!("another answer")
+            };
+            assert_eq!(joined.error_code, 0);
+            use m::sync_group_request::*;
+            let assignments = joined.members.iter().map(|member| SyncGroupRequestAssignment {
+                member_id: member.member_id.clone(),
+                assignment: vec![9; 120].into(),
+                ..Default::default()
+            });
+            let request = SyncGroupRequest {
+                group_id: Str::from(group),
+                generation_id: joined.generation_id,
+                member_id: joined.member_id.clone(),
+                assignments: assignments.collect(),
+                ..Default::default()
+            };
+            let request = GroupRequest::SyncGroup(request);
+            let answer = shared.groups.send(caller, request).await.answer().await;
+            let GroupResponse::SyncGroup(synced) = answer else {
+                unreachable!("another answer")
+            };
+            assert_eq!((synced.error_code, synced.assignment.len()), (0, 120));
+        }
+    };
+    let all = (0..GROUPS).flat_map(|group| (0..MEMBERS).map(move |member| (group, member)));
+    futures::future::join_all(all.map(|(group, member)| ask(group, member))).await;
+    let grown = resident().saturating_sub(before);
+    let report = test.broker.shared().groups.report(10).await;
+    assert_eq!(report.figures.members as usize, GROUPS * MEMBERS);
+    assert_eq!(report.figures.classic_stable as usize, GROUPS);
+    println!(
+        "{GROUPS} groups, {} members: {:.1} MB more, {} records in {} batches",
+        GROUPS * MEMBERS,
+        grown as f64 / 1e6,
+        report.records,
+        report.batches
+    );
+    assert!(grown < 200_000_000, "{grown} bytes");
+    // They are all there after a start.
+    let store = test.kill();
+    let test = Test::on(store, &[]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = test.broker.shared().groups.report(10).await;
+    assert_eq!(
+        (report.loading, report.figures.members as usize),
+        (0, GROUPS * MEMBERS)
+    );
+    assert_eq!(panics(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stays_away_is_told_of_and_loses_no_member() {
+    let store = Arc::new(InMemory::new());
+    let faulty = Arc::new(FaultStore::with_faults(store.clone(), 7, Faults::none()));
+    let env = Env::simulated(7, NOW_MS);
+    let bucket = Bucket::from_store(faulty.clone(), BucketKind::Memory, &env);
+    let options = [
+        ("store.url", "memory:"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("wal.unflushed.max.bytes", "1048576"),
+        ("wal.flush.bytes", "65536"),
+    ];
+    let config = BrokerConfig::from_pairs(options).unwrap();
+    let broker = Broker::start(&env, config, bucket).await.unwrap();
+    let test = Test { env, store, broker };
+    let (mut member_client, mut client) = (test.connect(), test.connect());
+    client.create("t", 1, &[]).await;
+    let member = Member::join(&mut member_client, "g", 30_000).await;
+    assert_eq!(commit(&mut client, &commit_request("alone", &[(0, 1)])).await, 0);
+    let mut away = Faults::none();
+    away.latency = Latency::Uniform(Duration::from_secs(40)..Duration::from_secs(41));
+    faulty.set(away);
+    let not_available = ErrorCode::CoordinatorNotAvailable.code();
+    let began = tokio::time::Instant::now();
+    assert_eq!(
+        commit(&mut client, &commit_request("alone", &[(0, 2)])).await,
+        not_available
+    );
+    let waited = began.elapsed();
+    assert!((4..8).contains(&waited.as_secs()), "{waited:?}");
+    // What is not durable is not told, and a heartbeat needs nothing that is not there.
+    assert_eq!(committed(&mut client, "alone").await, Err(not_available));
+    assert_eq!(member.heartbeat(&mut member_client).await, 0);
+    for offset in 3..10 {
+        assert_eq!(
+            commit(&mut client, &commit_request("alone", &[(0, offset)])).await,
+            not_available
+        );
+        assert_eq!(member.heartbeat(&mut member_client).await, 0);
+    }
+    faulty.set(Faults::none());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(commit(&mut client, &commit_request("alone", &[(0, 20)])).await, 0);
+    assert_eq!(committed(&mut client, "alone").await, Ok(20));
+    assert_eq!(panics(), 0);
+}
