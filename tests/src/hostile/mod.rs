@@ -4,6 +4,7 @@
 //! broker may answer or close the connection; it may not panic, end, grow out of
 //! proportion, or keep the healthy client from its work.
 
+mod groups;
 mod healthy;
 mod mutate;
 mod templates;

@@ -8,7 +8,7 @@ use drumlin_wire::{ApiKey, Message, Str, Uuid};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-const TOPIC: &str = "hostile";
+pub(super) const TOPIC: &str = "hostile";
 
 /// An API that is served, one of its versions, and a request's body.
 pub fn body(rng: &mut StdRng) -> (ApiKey, i16, Bytes) {
@@ -18,7 +18,7 @@ pub fn body(rng: &mut StdRng) -> (ApiKey, i16, Bytes) {
 }
 
 /// The message with its fields filled in; bare, where this version lacks one of them.
-fn bytes<M: Message>(full: M, version: i16) -> Bytes {
+pub(super) fn bytes<M: Message>(full: M, version: i16) -> Bytes {
     full.to_bytes(version)
         .or_else(|_| M::default().to_bytes(version))
         .unwrap_or_default()
@@ -430,7 +430,7 @@ fn others(rng: &mut StdRng, key: ApiKey, v: i16) -> Bytes {
             m::get_telemetry_subscriptions_request::GetTelemetrySubscriptionsRequest::default(),
             v,
         ),
-        _ => Bytes::from_static(&[0; 16]),
+        key => super::groups::of(rng, key, v).unwrap_or_else(|| Bytes::from_static(&[0; 16])),
     }
 }
 
@@ -447,7 +447,12 @@ mod tests {
         for api in APIS {
             for version in api.min..=api.max {
                 let body = of(&mut rng, api.key, version);
-                let may_be_empty = [ApiKey::ApiVersions, ApiKey::ListConfigResources].contains(&api.key);
+                let may_be_empty = [
+                    ApiKey::ApiVersions,
+                    ApiKey::ListConfigResources,
+                    ApiKey::ListGroups,
+                ]
+                .contains(&api.key);
                 assert!(!body.is_empty() || may_be_empty, "{:?} {version}", api.key);
                 if api.key == ApiKey::Produce && version >= 3 {
                     assert!(body.len() > 80, "a bare Produce {version}");
