@@ -773,13 +773,18 @@ impl Sim {
         }
     }
 
+    /// Whether a group has nothing under way, now and after a load. With a static member that has not come back
+    /// it may be over its size: then who loads it makes it gather.
+    fn is_stable(&self, group: &DescribedGroup) -> bool {
+        let fits = i32::try_from(group.members.len()).is_ok_and(|n| n <= self.world.config.max_size);
+        group.group_state == "Stable" && fits
+    }
+
     /// Groups that have nothing under way.
     fn stable_groups(&mut self) -> BTreeMap<Str, DescribedGroup> {
         let groups = GROUPS.map(Str::from);
         let described = groups.map(|id| (id.clone(), self.describe(&id)));
-        let stable = described
-            .into_iter()
-            .filter(|(_, group)| group.group_state == "Stable");
+        let stable = described.into_iter().filter(|(_, group)| self.is_stable(group));
         stable.collect()
     }
 
@@ -799,7 +804,8 @@ impl Sim {
         let token = self.ask(4, Cause::Other, GroupRequest::Heartbeat(request));
         match self.answer(token) {
             GroupResponse::Heartbeat(answer) => {
-                answer.error_code == 0 && self.describe(&client.group.into()).group_state == "Stable"
+                let group = self.describe(&client.group.into());
+                answer.error_code == 0 && self.is_stable(&group)
             }
             other => panic!("{other:?}"),
         }
