@@ -309,6 +309,9 @@ impl crate::log::KeeperHandle {
 impl Log {
     /// Compacts all that is due now, and returns when that is committed. For tests, tools and benchmarks.
     pub async fn clean_now(&self) {
+        if !self.shared().wal.options.cleaner.enabled {
+            return;
+        }
         let (done, wait) = oneshot::channel();
         self.shared().keeper.clean_requests().push(done);
         self.shared().keeper.clean.notify_one();

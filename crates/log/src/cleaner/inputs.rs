@@ -87,6 +87,10 @@ impl Input {
         }
     }
 
+    pub(crate) fn is_segment(&self) -> bool {
+        !matches!(self.place, Place::Span(_))
+    }
+
     pub(crate) fn replaced(&self, id: &TopicPartition) -> Replaced {
         match &self.place {
             Place::Row(_, row) => Replaced::segment(id, &row.segment),

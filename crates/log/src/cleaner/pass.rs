@@ -275,7 +275,9 @@ impl Cleaner {
         mut group: Group,
     ) -> Result<(), CleanError> {
         let unchanged = writer.sieve.tally.changed == group.changed_before;
-        if unchanged && group.new.is_empty() && group.inputs.len() == 1 {
+        // A span does not stay one even so: what comes after it becomes segments, and those come before all spans.
+        let stays = group.inputs.len() == 1 && group.inputs.iter().all(Input::is_segment);
+        if unchanged && group.new.is_empty() && stays {
             writer.builder = Builder::new();
             writer.sieve.take_max_timestamp();
             writer.sieve.transactions.take_kept();

@@ -161,8 +161,26 @@ impl Content {
             .collect()
     }
 
+    /// Segments come before all spans: none may be left before one that becomes a segment, but what nobody reads.
+    fn keeps_order(&mut self, replacement: &Replacement, log_start: i64) -> bool {
+        let is_span = |piece: &Replaced| matches!(piece, Replaced::Span { .. });
+        if !replacement.replaced.iter().any(is_span) {
+            return true;
+        }
+        let spans = &mut self.sealed.spans;
+        spans.retain(|span| span.end_offset > log_start);
+        spans
+            .first()
+            .is_none_or(|span| span.base_offset >= replacement.from)
+    }
+
     /// False: what was read is not what there is any more.
-    async fn apply(&mut self, log: &Log, replacement: &Replacement) -> Result<bool, ReadError> {
+    async fn apply(
+        &mut self,
+        log: &Log,
+        replacement: &Replacement,
+        log_start: i64,
+    ) -> Result<bool, ReadError> {
         let (from, to) = (replacement.from, replacement.to);
         let cleaned_to = self.sealed.cleaned_to.max(replacement.cleaned_to.unwrap_or(0));
         if replacement.replaced.is_empty() {
@@ -184,7 +202,7 @@ impl Content {
                 };
             }
         }
-        if self.within(from, to) != replacement.replaced {
+        if self.within(from, to) != replacement.replaced || !self.keeps_order(replacement, log_start) {
             return Ok(false);
         }
         let mut new = replacement.new.clone();
@@ -345,7 +363,8 @@ impl Keeper {
                 let sealed = Arc::clone(&partition.lock().sealed);
                 (Arc::clone(partition), Content::of(id, &sealed))
             });
-            let fit = content.apply(&log, replacement).await?;
+            let log_start = partition.lock().log_start;
+            let fit = content.apply(&log, replacement, log_start).await?;
             if !fit {
                 replacement.failed.store(true, Ordering::Relaxed);
             }

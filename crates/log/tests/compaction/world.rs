@@ -334,7 +334,8 @@ async fn read_to_end(
 }
 
 /// One read from a random place, held against the history.
-async fn read_and_check(world: &World, log: &Log, p: i32, whole: bool) {
+async fn read_and_check(world: &World, log: &Log, p: i32, whole: bool, quiet: bool) {
+    let began_ms = world.env.now_ms();
     let partition = log.partition(&id(p)).unwrap();
     let (start, end) = (partition.log_start_offset(), partition.high_watermark());
     let from = if whole || end == start {
@@ -349,7 +350,9 @@ async fn read_and_check(world: &World, log: &Log, p: i32, whole: bool) {
         from,
         end,
         log_start: partition.log_start_offset(),
+        began_ms,
         now_ms: world.env.now_ms(),
+        quiet,
         min_lag_ms: world.base.min_compaction_lag_ms,
         delete_retention_ms: world.base.delete_retention_ms,
         seen: &seen,
@@ -404,7 +407,7 @@ async fn disturb(world: &World, log: &Log) {
             }
             3..=5 => look_up(world, log, p).await,
             6 => log.seal_now().await,
-            _ => read_and_check(world, log, p, world.chance(0.5)).await,
+            _ => read_and_check(world, log, p, world.chance(0.5), false).await,
         }
     }
 }
@@ -480,7 +483,7 @@ async fn settle(world: &World, life: &Life) {
             log.clean_now().await;
         }
         for p in 0..PARTITIONS {
-            read_and_check(world, log, p, true).await;
+            read_and_check(world, log, p, true, true).await;
         }
     }
     for p in 0..PARTITIONS {
