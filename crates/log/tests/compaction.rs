@@ -105,35 +105,42 @@ impl Node {
             .unwrap()
     }
 
-    async fn append(&mut self, log: &Log, batches: u64) {
+    /// Appends a batch of these keys; `mixed` makes the values.
+    async fn append_keys(&mut self, log: &Log, keys: &[(Bytes, u64)]) -> drumlin_log::Commit {
+        self.written += 1;
+        let codec = Compression::ALL[(self.written % 5) as usize];
+        let mut builder = BatchBuilder::new(codec);
+        let mut pairs = Vec::new();
+        for (n, (key, mixed)) in keys.iter().enumerate() {
+            let length = 300 + n;
+            let value = (!mixed.is_multiple_of(11)).then(|| Bytes::from(vec![(mixed >> 32) as u8; length]));
+            let timestamp = 1_700_000_000_000 + self.written as i64;
+            builder.push(timestamp, Some(key), value.as_deref(), &[]);
+            pairs.push((key.clone(), value));
+        }
+        let batch = builder.build().unwrap();
+        let options = AppendOptions {
+            expected_epoch: None,
+            log_append_time: None,
+            deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        };
+        let header = BatchHeader::parse(&batch).unwrap();
         let partition = log.partition(&ID).unwrap();
+        let appended = log.append(&partition, &header, &batch, options).await.unwrap();
+        for (offset, (key, value)) in (appended.base_offset..).zip(pairs) {
+            self.newest.insert(key, (offset, value));
+        }
+        appended.commit
+    }
+
+    async fn append(&mut self, log: &Log, batches: u64) {
         let mut commits = Vec::new();
         for _ in 0..batches {
-            self.written += 1;
-            let codec = Compression::ALL[(self.written % 5) as usize];
-            let mut builder = BatchBuilder::new(codec);
-            let mut pairs = Vec::new();
-            for n in 0..5u64 {
-                let mixed = (self.written * 5 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let key = Bytes::from(format!("key {}", mixed % 61));
-                let value = (!mixed.is_multiple_of(11))
-                    .then(|| Bytes::from(vec![(mixed >> 32) as u8; 300 + n as usize]));
-                let timestamp = 1_700_000_000_000 + self.written as i64;
-                builder.push(timestamp, Some(&key), value.as_deref(), &[]);
-                pairs.push((key, value));
-            }
-            let batch = builder.build().unwrap();
-            let options = AppendOptions {
-                expected_epoch: None,
-                log_append_time: None,
-                deadline: tokio::time::Instant::now() + Duration::from_secs(30),
-            };
-            let header = BatchHeader::parse(&batch).unwrap();
-            let appended = log.append(&partition, &header, &batch, options).await.unwrap();
-            for (offset, (key, value)) in (appended.base_offset..).zip(pairs) {
-                self.newest.insert(key, (offset, value));
-            }
-            commits.push(appended.commit);
+            let keys: Vec<(Bytes, u64)> = (0..5)
+                .map(|n| (self.written * 5 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                .map(|mixed| (Bytes::from(format!("key {}", mixed % 61)), mixed))
+                .collect();
+            commits.push(self.append_keys(log, &keys).await);
         }
         for commit in commits {
             commit.wait().await.unwrap();
@@ -266,6 +273,35 @@ async fn a_compacted_log_is_checked_exported_and_found_again() {
         .collect();
     assert!(copied == whole, "the export holds what a reader sees");
     node.stop(log).await;
+}
+
+/// Found by the simulation: spans become segments from the oldest on, also those that lose nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn segments_come_before_spans_whatever_changes() {
+    let mut node = Node::new();
+    let log = node.start().await;
+    for key in ["alone", "again", "again", "other"] {
+        let commit = node.append_keys(&log, &[(Bytes::from(key), 1)]).await;
+        commit.wait().await.unwrap();
+        log.seal_now().await;
+    }
+    assert_eq!(node.segments(), Vec::<String>::new(), "all of it is in bundles");
+    // Every piece is a group of its own, and the keys of the first one do not come again.
+    let alone = PartitionConfig {
+        segment_bytes: 1,
+        ..config()
+    };
+    log.configure(&ID, Arc::new(alone));
+    log.clean_now().await;
+    let found = read_all(&log, 0).await;
+    assert_newest(&node, &found);
+    node.stop(log).await;
+    let log = node.start().await;
+    assert_eq!(log.partition(&ID).unwrap().unavailable(), None);
+    assert!(read_all(&log, 0).await == found);
+    node.stop(log).await;
+    let report = node.check().await;
+    assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
