@@ -103,6 +103,10 @@ impl Flights {
     /// Sends away the answers that have waited for too long.
     pub fn expire(&mut self, now: Instant) {
         for flight in &mut self.queue {
+            // Answers of later batches expire later.
+            if flight.answers.front().is_some_and(|waiting| waiting.until > now) {
+                return;
+            }
             while flight.answers.front().is_some_and(|waiting| waiting.until <= now) {
                 let Some(Waiting { to, answer, .. }) = flight.answers.pop_front() else {
                     break;
@@ -183,4 +187,94 @@ pub(super) async fn append(
     let appended = log.append(partition, header, batch, options).await?;
     let end = appended.base_offset + i64::from(header.last_offset_delta) + 1;
     Ok((appended.commit, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use drumlin_records::{Limits, RecordReader};
+    use drumlin_wire::messages::heartbeat_response::HeartbeatResponse;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    fn answer() -> GroupResponse {
+        GroupResponse::Heartbeat(HeartbeatResponse::default())
+    }
+
+    fn code(answer: GroupResponse) -> i16 {
+        match answer {
+            GroupResponse::Heartbeat(answer) => answer.error_code,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_waits_for_what_is_under_way_and_no_longer_than_it_may() {
+        let mut flights = Flights::default();
+        let now = Instant::now();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        let ask = || oneshot::channel();
+        let (to, mut at_once) = ask();
+        flights.hold(to, answer(), later(1));
+        assert_eq!(code(at_once.try_recv().unwrap()), 0, "nothing is under way");
+        flights.push(Commit::default(), 10);
+        let (to, mut first) = ask();
+        flights.hold(to, answer(), later(5));
+        flights.push(Commit::default(), 20);
+        let (to, mut second) = ask();
+        flights.hold(to, answer(), later(6));
+        assert_eq!(flights.settle(), Ok(None));
+        assert_eq!(flights.next_expiry(), Some(later(5)));
+        flights.expire(later(4));
+        assert!(matches!(first.try_recv(), Err(TryRecvError::Empty)));
+        flights.expire(later(5));
+        assert_eq!(
+            code(first.try_recv().unwrap()),
+            ErrorCode::CoordinatorNotAvailable.code()
+        );
+        assert!(matches!(second.try_recv(), Err(TryRecvError::Empty)));
+        assert_eq!(flights.next_expiry(), Some(later(6)));
+        flights.abandon();
+        assert_eq!(code(second.try_recv().unwrap()), ErrorCode::NotCoordinator.code());
+    }
+
+    #[test]
+    fn what_one_step_wrote_stays_in_one_batch() {
+        let record = |n: usize, size: usize| Record {
+            key: Bytes::from(format!("{n:08}")),
+            value: (n % 3 > 0).then(|| Bytes::from(vec![7; size])),
+        };
+        let mut gathered = Gathered::new(Compression::None);
+        gathered.add(5, &[]);
+        assert_eq!(gathered.take().unwrap().len(), 0);
+        let mut next = 0;
+        let mut steps = Vec::new();
+        for size in [10, 200_000, 40, 300_000, 30_000, 5] {
+            let records: Vec<Record> = (0..5).map(|n| record(next + n, size)).collect();
+            steps.push(next);
+            next += 5;
+            gathered.add(5, &records);
+        }
+        let batches = gathered.take().unwrap();
+        assert!(
+            batches.len() > 1 && batches.len() < steps.len(),
+            "{}",
+            batches.len()
+        );
+        let mut seen = 0;
+        for (header, bytes) in &batches {
+            assert!(steps.contains(&seen), "a batch begins within a step");
+            let mut reader = RecordReader::new(bytes, Limits::default()).unwrap();
+            while let Some(found) = reader.next_record().unwrap() {
+                assert_eq!(found.key, Some(format!("{seen:08}").as_bytes()));
+                assert_eq!((found.value.is_some(), found.timestamp), (seen % 3 > 0, 5));
+                seen += 1;
+            }
+            assert_eq!(header.last_offset_delta + 1, header.records_count);
+        }
+        assert_eq!(seen, next);
+        assert!(gathered.take().unwrap().is_empty());
+    }
 }

@@ -712,3 +712,69 @@ async fn a_store_that_stays_away_is_told_of_and_loses_no_member() {
     assert_eq!(committed(&mut client, "alone").await, Ok(20));
     assert_eq!(panics(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn joins_that_wait_are_bounded_and_hold_up_nobody() {
+    let test = Test::new(&[("group.initial.rebalance.delay.ms", "3000")]).await;
+    let mut healthy = test.connect();
+    healthy.create("t", 1, &[]).await;
+    assert_eq!(commit(&mut healthy, &commit_request("alone", &[(0, 1)])).await, 0);
+    let mut waiting = Vec::new();
+    for n in 0..100 {
+        let mut client = test.connect();
+        let mut request = join(&format!("large-{n}"), &Str::default(), 10_000);
+        request.protocols[0].metadata = vec![1; 1 << 20].into();
+        // Before version 4 a member joins at once.
+        let id = client.send(3, &request).await;
+        waiting.push((client, id));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Others are served, with large requests too.
+    assert_eq!(commit(&mut healthy, &commit_request("alone", &[(0, 2)])).await, 0);
+    let offsets: Vec<(i32, i64)> = (0..40_000).map(|n| (n, 1)).collect();
+    let answer = healthy.call(8, &commit_request("alone", &offsets)).await;
+    assert_eq!(answer.topics[0].partitions.len(), 40_000);
+    let mut codes = Vec::new();
+    for (mut client, id) in waiting {
+        let answer = client
+            .receive::<m::join_group_request::JoinGroupRequest>(3, id)
+            .await;
+        codes.push(answer.error_code);
+    }
+    let refused = codes
+        .iter()
+        .filter(|code| **code == ErrorCode::CoordinatorNotAvailable.code());
+    let refused = refused.count();
+    assert!((30..60).contains(&refused), "{refused} of 100");
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 100 - refused);
+    assert_eq!(panics(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_topic_can_be_deleted_and_comes_back_empty() {
+    let test = Test::new(&[]).await;
+    let (mut client, mut parked) = (test.connect(), test.connect());
+    client.create("t", 1, &[]).await;
+    assert_eq!(commit(&mut client, &commit_request("g", &[(0, 5)])).await, 0);
+    let waits = parked.send(3, &join("g", &Str::default(), 10_000)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    use m::delete_topics_request::*;
+    let request = DeleteTopicsRequest {
+        topics: vec![DeleteTopicState {
+            name: Some(Str::from("__consumer_offsets")),
+            ..Default::default()
+        }],
+        timeout_ms: 1_000,
+        ..Default::default()
+    };
+    assert_eq!(client.call(6, &request).await.responses[0].error_code, 0);
+    let joined = parked
+        .receive::<m::join_group_request::JoinGroupRequest>(3, waits)
+        .await;
+    assert_eq!(joined.error_code, ErrorCode::NotCoordinator.code());
+    assert_eq!(loaded(&mut client, "g").await, -1);
+    assert_eq!(commit(&mut client, &commit_request("g", &[(0, 6)])).await, 0);
+    let test = Test::on(test.kill(), &[]).await;
+    assert_eq!(loaded(&mut test.connect(), "g").await, 6);
+    assert_eq!(panics(), 0);
+}
