@@ -134,6 +134,8 @@ struct Sim {
     snapshot: Option<(Bytes, Vec<Written>)>,
     /// Topics that are gone, which the coordinator has not heard of yet.
     gone: Vec<(Uuid, &'static str)>,
+    /// Clients have time for what they do, which is one thing every five seconds.
+    is_calm: bool,
     loads: u64,
     named: u64,
     events: u64,
@@ -175,6 +177,7 @@ impl Sim {
             owners: BTreeMap::new(),
             snapshot: None,
             gone: Vec::new(),
+            is_calm: false,
             loads: 0,
             named: 0,
             events: 0,
@@ -393,8 +396,13 @@ impl Sim {
         let first = self.rng.below(2) as usize;
         let mut request = join(client.group, &client.id, &protocols[first..]);
         request.group_instance_id = client.instance.clone();
-        request.session_timeout_ms = self.rng.pick(&[6_000, 10_000, 45_000]);
-        request.rebalance_timeout_ms = self.rng.pick(&[5_000, 60_000]);
+        (request.session_timeout_ms, request.rebalance_timeout_ms) = match self.is_calm {
+            true => (45_000, 60_000),
+            false => (
+                self.rng.pick(&[6_000, 10_000, 45_000]),
+                self.rng.pick(&[5_000, 60_000]),
+            ),
+        };
         self.clients[i].joined = false;
         self.clients[i].synced = false;
         let token = self.ask(client.version, Cause::Other, GroupRequest::JoinGroup(request));
@@ -888,6 +896,7 @@ impl Sim {
 
     /// Whatever has happened: members that behave come to a generation together, and own everything.
     fn calm(&mut self) {
+        self.is_calm = true;
         self.clients.clear();
         if !self.world.topics.topics.contains_key("a") {
             self.world.topics.create("a", 3);
