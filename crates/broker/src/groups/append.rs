@@ -244,7 +244,7 @@ mod tests {
     fn what_one_step_wrote_stays_in_one_batch() {
         let record = |n: usize, size: usize| Record {
             key: Bytes::from(format!("{n:08}")),
-            value: (n % 3 > 0).then(|| Bytes::from(vec![7; size])),
+            value: (!n.is_multiple_of(3)).then(|| Bytes::from(vec![7; size])),
         };
         let mut gathered = Gathered::new(Compression::None);
         gathered.add(5, &[]);

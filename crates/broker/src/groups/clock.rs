@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 /// Lateness that is no pause: a busy machine is late by this much all the time.
 const TOLERATED: Duration = Duration::from_millis(250);
-/// While anything is timed the shard looks at the clock at least this often, so that a pause is seen as one.
+/// Before a deadline the shard looks at the clock this often, so that a pause is seen as one.
 const LOOK: Duration = Duration::from_secs(1);
+/// So long before it. A pause that is over by then has left members the time to be heard again.
+const WATCH: Duration = Duration::from_secs(10);
 
 /// One shard's clock.
 #[derive(Debug)]
@@ -52,7 +54,12 @@ impl Clock {
     /// When to wake for a deadline, at the latest.
     pub fn wake_for(&self, deadline_ms: u64) -> Instant {
         let at = self.origin + self.deaf + Duration::from_millis(deadline_ms.min(u64::from(u32::MAX)));
-        at.min(self.instant() + LOOK)
+        let look = self.instant() + LOOK;
+        if at > look + WATCH {
+            at - WATCH
+        } else {
+            at.min(look)
+        }
     }
 
     /// The shard meant to wake at `planned` at the latest, and is awake now.
@@ -80,8 +87,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!((clock.now().mono_ms, clock.now().wall_ms), (5_000, 6_000));
         // Meant to wake in a second, and slept for thirty.
-        let planned = clock.wake_for(60_000);
+        let planned = clock.wake_for(8_000);
         assert_eq!(planned, env.instant() + LOOK);
+        let far = clock.wake_for(605_000);
+        assert_eq!(far, env.instant() + Duration::from_secs(600) - WATCH);
         tokio::time::advance(Duration::from_secs(30)).await;
         clock.woke(planned);
         assert_eq!(clock.now().mono_ms, 6_000);
