@@ -43,7 +43,7 @@ fn store(bucket: &Bucket) -> (u64, u64, u64) {
     )
 }
 
-/// Words of about five letters, so that a codec has something to do.
+/// Words that come again, so that a codec has something to do.
 struct Words(u64);
 
 impl Words {
@@ -57,8 +57,8 @@ impl Words {
     fn fill(&mut self, out: &mut Vec<u8>, length: usize) {
         out.clear();
         while out.len() < length {
-            let word = self.next() % 20_000;
-            out.extend_from_slice(format!("{word:x} ").as_bytes());
+            let word = self.next() % 500;
+            out.extend_from_slice(format!("word-{word:03x} ").as_bytes());
         }
         out.truncate(length);
     }
