@@ -61,6 +61,11 @@ async fn every_damaged_or_missing_object_is_found_and_named() {
         let first = kinds.insert(kind(key));
         let path = history.file(key);
         let whole = std::fs::read(&path).unwrap();
+        // Fences of chains that nobody needs are kept and not read.
+        let fence = key.contains("/log/") && whole.len() == drumlin_objects::chain::FENCE_LEN;
+        if fence && !is_newest(&checked, key) && !key.ends_with("/00000000000000000000") {
+            continue;
+        }
         let mut harms: Vec<(&str, Option<Vec<u8>>)> = Vec::new();
         for (name, at) in [
             ("first", 0),
@@ -80,13 +85,8 @@ async fn every_damaged_or_missing_object_is_found_and_named() {
         }
         for (name, harm) in harms {
             // The newest entry of a chain, gone, leaves no trace: the module says so. Old markers are not needed.
-            let newest_entry = key.contains("/log/")
-                && key
-                    > checked
-                        .iter()
-                        .filter(|k| k.contains("/log/"))
-                        .nth_back(1)
-                        .unwrap();
+            let entries = checked.iter().filter(|key| key.contains("/log/"));
+            let newest_entry = entries.filter(|key| is_newest(&checked, key)).max() == Some(key);
             let spare =
                 key.contains("/log/") && name == "gone" && (newest_entry || !is_newest(&checked, key));
             if spare {
