@@ -17,6 +17,7 @@ pub mod hostile;
 pub mod input;
 pub mod kafka;
 pub mod ledger;
+pub mod members;
 pub mod ports;
 pub mod process;
 pub mod scratch;

@@ -100,6 +100,20 @@ pub enum Tool {
     VerifiableProducer,
     /// `kafka-dump-log`
     DumpLog,
+    /// `kafka-consumer-groups`
+    ConsumerGroups,
+    /// `kafka-groups`
+    Groups,
+    /// `kafka-verifiable-consumer`
+    VerifiableConsumer,
+    /// `kafka-consumer-perf-test`
+    ConsumerPerf,
+    /// `connect-distributed`
+    ConnectDistributed,
+    /// `connect-mirror-maker`
+    MirrorMaker,
+    /// The word count among the examples of Kafka Streams.
+    WordCount,
 }
 
 impl Tool {
@@ -117,6 +131,13 @@ impl Tool {
             Tool::ProducerPerf => "org.apache.kafka.tools.ProducerPerformance",
             Tool::VerifiableProducer => "org.apache.kafka.tools.VerifiableProducer",
             Tool::DumpLog => "org.apache.kafka.tools.DumpLogSegments",
+            Tool::ConsumerGroups => "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            Tool::Groups => "org.apache.kafka.tools.GroupsCommand",
+            Tool::VerifiableConsumer => "org.apache.kafka.tools.VerifiableConsumer",
+            Tool::ConsumerPerf => "org.apache.kafka.tools.ConsumerPerformance",
+            Tool::ConnectDistributed => "org.apache.kafka.connect.cli.ConnectDistributed",
+            Tool::MirrorMaker => "org.apache.kafka.connect.mirror.MirrorMaker",
+            Tool::WordCount => "org.apache.kafka.streams.examples.wordcount.WordCountDemo",
         }
     }
 }
@@ -143,7 +164,8 @@ pub fn java_fails(tool: Tool, arguments: &[&str]) -> anyhow::Result<Output> {
     Ok(output)
 }
 
-fn java_command(tool: Tool, arguments: &[&str], input: Option<&Path>) -> anyhow::Result<Command> {
+/// A tool of Apache Kafka, to be started by the caller.
+pub fn java_command(tool: Tool, arguments: &[&str], input: Option<&Path>) -> anyhow::Result<Command> {
     let mut command = Command::new("java");
     if let Some(input) = input {
         command = Command::new("sh");

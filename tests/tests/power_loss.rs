@@ -145,9 +145,8 @@ fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
             panic!("two names in {}", link.text)
         };
         let of_file = |c: &&Call| {
-            let named = |name: &str| {
-                c.text.contains(&format!("<{name}>")) || c.text.contains(&format!("\"{name}\""))
-            };
+            let named =
+                |name: &str| c.text.contains(&format!("<{name}>")) || c.text.contains(&format!("\"{name}\""));
             named(from) || named(to)
         };
         let before = |c: &&Call| c.ended <= link.begun;

@@ -47,8 +47,8 @@ const LANES: &[&[Step]] = &[
     &[
         Step {
             name: "kafka",
-            what: "Apache Kafka 4.3.1, broker and tools, by Maven",
-            present: |c| c.kafka_libs().join(".complete").is_file(),
+            what: "Apache Kafka 4.3.1: broker, tools, Connect, MirrorMaker and Streams, by Maven",
+            present: |c| std::fs::read(java_manifest()).is_ok_and(|pom| same(&c.kafka_libs().join(".complete"), &pom)),
             install: kafka,
         },
         Step {
@@ -156,7 +156,7 @@ fn minio(cache: &Cache, log: &Path) -> anyhow::Result<()> {
 fn go_sources() -> anyhow::Result<Vec<u8>> {
     let dir = repository().join("tests/clients/go");
     let mut all = Vec::new();
-    for name in ["go.mod", "go.sum", "main.go"] {
+    for name in ["go.mod", "go.sum", "main.go", "member.go"] {
         all.extend(std::fs::read(dir.join(name)).with_context(|| format!("tests/clients/go/{name}"))?);
     }
     Ok(all)
@@ -210,17 +210,22 @@ fn debian(_: &Cache, log: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// Names the jars; a copy of it beside them tells that all of them are there.
+fn java_manifest() -> std::path::PathBuf {
+    repository().join("xtask/java/pom.xml")
+}
+
 fn kafka(cache: &Cache, log: &Path) -> anyhow::Result<()> {
     let libs = cache.kafka_libs();
     run_logged(
         Command::new("mvn")
             .args(["-q", "-B", "-f"])
-            .arg(repository().join("xtask/java/pom.xml"))
+            .arg(java_manifest())
             .arg("dependency:copy-dependencies")
             .arg(format!("-DoutputDirectory={}", libs.display())),
         log,
     )?;
-    std::fs::write(libs.join(".complete"), "")?;
+    std::fs::copy(java_manifest(), libs.join(".complete"))?;
     Ok(())
 }
 

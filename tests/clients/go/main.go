@@ -1,5 +1,6 @@
 // A command around sarama for the end-to-end tests: one action a run, its
-// arguments one JSON object, its result one JSON line on standard output.
+// arguments one JSON object, its result one JSON line on standard output. The action
+// `member` (member.go) runs until SIGTERM.
 package main
 
 import (
@@ -143,7 +144,7 @@ func offsets(a arguments) (map[string]any, error) {
 
 func run() (map[string]any, error) {
 	if len(os.Args) != 3 {
-		return nil, fmt.Errorf("usage: %s produce|consume|offsets JSON", os.Args[0])
+		return nil, fmt.Errorf("usage: %s produce|consume|offsets|member JSON", os.Args[0])
 	}
 	var a arguments
 	if err := json.Unmarshal([]byte(os.Args[2]), &a); err != nil {
@@ -161,6 +162,13 @@ func run() (map[string]any, error) {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "member" {
+		if err := member(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	result, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

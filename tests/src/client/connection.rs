@@ -1,6 +1,6 @@
 //! One connection: requests written, answers read in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -8,14 +8,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use drumlin_records::{BatchBuilder, Compression, Record};
+use drumlin_wire::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use drumlin_wire::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
+use drumlin_wire::messages::describe_groups_request::DescribeGroupsRequest;
 use drumlin_wire::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use drumlin_wire::messages::init_producer_id_request::InitProducerIdRequest;
 use drumlin_wire::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
+use drumlin_wire::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::{ApiKey, Message, Request, ResponseHeader, frame};
 
@@ -184,8 +187,21 @@ impl Connection {
         value: &[u8],
         timeout_ms: i32,
     ) -> anyhow::Result<(i16, i64)> {
+        self.produce_all(topic, partition, &[value], timeout_ms)
+    }
+
+    /// As [`Connection::produce`], all values in one batch; the offset is that of the first.
+    pub fn produce_all<V: AsRef<[u8]>>(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        values: &[V],
+        timeout_ms: i32,
+    ) -> anyhow::Result<(i16, i64)> {
         let mut batch = BatchBuilder::new(Compression::None);
-        batch.push(1, None, Some(value), &[]);
+        for value in values {
+            batch.push(1, None, Some(value.as_ref()), &[]);
+        }
         let data = PartitionProduceData {
             index: partition,
             records: Some(batch.build()?.into()),
@@ -211,6 +227,56 @@ impl Connection {
             Some(p) => Ok((p.error_code, p.base_offset)),
             None => bail!("Produce: an empty answer"),
         }
+    }
+
+    /// What a group has committed for the partitions of a topic, those without left
+    /// out; the error code in place of it if the coordinator gives one.
+    pub fn committed(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partitions: i32,
+    ) -> anyhow::Result<Result<BTreeMap<i32, i64>, i16>> {
+        let request = OffsetFetchRequest {
+            group_id: group.into(),
+            topics: Some(vec![OffsetFetchRequestTopic {
+                name: topic.into(),
+                partition_indexes: (0..partitions).collect(),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        let answer = self.call(&request, 7)?;
+        let all = || answer.topics.iter().flat_map(|t| &t.partitions);
+        let refused = all()
+            .map(|p| p.error_code)
+            .chain([answer.error_code])
+            .find(|e| *e != 0);
+        Ok(match refused {
+            Some(code) => Err(code),
+            None => Ok(all()
+                .filter(|p| p.committed_offset >= 0)
+                .map(|p| (p.partition_index, p.committed_offset))
+                .collect()),
+        })
+    }
+
+    /// How many members a group has, whichever its protocol; 0 if there is no such group.
+    pub fn members_of(&mut self, group: &str) -> anyhow::Result<usize> {
+        let request = ConsumerGroupDescribeRequest {
+            group_ids: vec![group.into()],
+            ..Default::default()
+        };
+        let answer = self.call(&request, 0)?;
+        if let Some(found) = answer.groups.first().filter(|g| g.error_code == 0) {
+            return Ok(found.members.len());
+        }
+        let request = DescribeGroupsRequest {
+            groups: vec![group.into()],
+            ..Default::default()
+        };
+        let answer = self.call(&request, 5)?;
+        Ok(answer.groups.first().map_or(0, |g| g.members.len()))
     }
 
     /// Fetches from one partition; the error code and whatever records come, from the offset on.

@@ -313,7 +313,9 @@ impl Client {
                 return Fetched::Failed;
             }
             Ok(Some(Err(ReadError::Unavailable { what }))) => {
-                self.world.trace.count("reads of partitions that cannot be served");
+                self.world
+                    .trace
+                    .count("reads of partitions that cannot be served");
                 self.world.trace.note(&format!("unavailable: {what}"), &[offset]);
                 return Fetched::Failed;
             }
