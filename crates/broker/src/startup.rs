@@ -9,7 +9,8 @@ use drumlin_cluster::{
     Endpoint, Fenced, Image, MetaEnd, MetaError, MetadataLog, OpenError, OpenOptions, RegisterBroker,
 };
 use drumlin_log::{
-    Identity, Log, LogOptions, Previous, RecoverError, Recovered, TopicId, TopicPartition, recover,
+    CleanerOptions, Identity, Log, LogOptions, Previous, RecoverError, Recovered, TopicId, TopicPartition,
+    recover,
 };
 use drumlin_objects::cache::{BlockCache, CacheConfig, HybridBlockCache};
 use drumlin_objects::fault::{FaultStore, Faults, Latency};
@@ -384,6 +385,13 @@ fn log_options(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> LogOptions 
         read_ahead_max: (config.cache.memory.as_usize() / 16).clamp(1 << 20, 16 << 20),
         cache_dir: disk.then(|| config.cache.dir.join("wal")),
         cache_disk_bytes: config.cache.disk.0 / 2,
+        cleaner: CleanerOptions {
+            enabled: config.cleaner.enabled,
+            interval: config.cleaner.backoff,
+            map_bytes: config.cleaner.dedupe_buffer.as_usize(),
+            io_bytes_per_second: config.cleaner.io_max,
+            ..defaults.cleaner
+        },
         ..defaults
     }
 }

@@ -93,6 +93,19 @@ pub struct SealConfig {
     pub retention_check: Duration,
 }
 
+/// Compaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CleanerConfig {
+    /// `log.cleaner.enable`.
+    pub enabled: bool,
+    /// `log.cleaner.backoff.ms`.
+    pub backoff: Duration,
+    /// `log.cleaner.dedupe.buffer.size`.
+    pub dedupe_buffer: ByteSize,
+    /// `log.cleaner.io.max.bytes.per.second`; none where it is beyond what any disk does.
+    pub io_max: Option<u64>,
+}
+
 /// The block cache and cold reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CacheConfig {
@@ -191,6 +204,8 @@ pub struct BrokerConfig {
     pub wal: WalConfig,
     /// Sealing and retention.
     pub seal: SealConfig,
+    /// Compaction.
+    pub cleaner: CleanerConfig,
     /// The block cache and cold reads.
     pub cache: CacheConfig,
     /// `admin.listener`; `None` where it is empty.
@@ -220,6 +235,7 @@ impl BrokerConfig {
             producer_id_expiration: read.duration("producer.id.expiration.ms")?,
             wal: read.wal(store.local_dir.is_some())?,
             seal: read.seal()?,
+            cleaner: read.cleaner()?,
             cache: read.cache()?,
             admin: read.admin()?,
             log_format: match read.text("log.format").as_str() {
@@ -416,6 +432,29 @@ impl Reader<'_> {
             segment_min_bytes: self.size("seal.segment.min.bytes")?,
             bundle_max_age: Duration::from_millis(roll_ms).min(Duration::from_secs(24 * 3600)),
             retention_check: self.duration("log.retention.check.interval.ms")?,
+        })
+    }
+
+    fn cleaner(&self) -> Result<CleanerConfig, ConfigError> {
+        // The table has seen to it that it is a number.
+        let io_max: f64 = self
+            .text("log.cleaner.io.max.bytes.per.second")
+            .parse()
+            .unwrap_or(f64::MAX);
+        if io_max.is_nan() || io_max < 1.0 {
+            return self.refuse(
+                "log.cleaner.io.max.bytes.per.second",
+                "it is less than 1".to_owned(),
+            );
+        }
+        Ok(CleanerConfig {
+            enabled: self.flag("log.cleaner.enable"),
+            // Looking costs a walk over the partitions' figures.
+            backoff: self
+                .duration("log.cleaner.backoff.ms")?
+                .max(Duration::from_millis(100)),
+            dedupe_buffer: self.size("log.cleaner.dedupe.buffer.size")?,
+            io_max: (io_max < 1e15).then_some(io_max as u64),
         })
     }
 

@@ -21,8 +21,8 @@ pub mod topic;
 
 pub use alter::{AlterError, Alteration, ConfigOp, Target};
 pub use broker::{
-    BrokerConfig, ByteSize, CacheConfig, LogFormat, NetworkConfig, RequestsConfig, SealConfig, StoreConfig,
-    TopicsConfig, WalConfig,
+    BrokerConfig, ByteSize, CacheConfig, CleanerConfig, LogFormat, NetworkConfig, RequestsConfig, SealConfig,
+    StoreConfig, TopicsConfig, WalConfig,
 };
 pub use describe::{
     DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_group, describe_topic,

@@ -4,7 +4,6 @@ pub(super) const STORAGE: &str =
     "The log is stored as objects: there are no log directories, index files or file flushes.";
 pub(super) const ROLL: &str = "One age holds for all topics: `log.roll.ms`, given at start.";
 pub(super) const TIERED: &str = "All data is in the object store from the start: there is no second tier.";
-pub(super) const COMPACTION: &str = "Compaction of topics is not there yet.";
 pub(super) const REPLICATION: &str =
     "The object store replicates: there are no followers and no in-sync set.";
 pub(super) const QUORUM: &str = "The metadata log is in the object store: there is no controller quorum.";

@@ -1,6 +1,6 @@
 //! Topics and their log: defaults of topics, retention, timestamps, compression; Kafka's log directories and tiers.
 
-use super::reasons::{COMPACTION, STORAGE, TIERED};
+use super::reasons::{STORAGE, TIERED};
 use crate::config::spec::OptionSpec;
 
 // One row an option, so that rows can be compared and searched.
@@ -15,18 +15,18 @@ pub(super) const STORAGE_OPTIONS: &[OptionSpec] = &[
     OptionSpec::int("default.replication.factor").default("1").doc("Replication factor that is recorded for a topic created without one. The object store replicates: any value is accepted and only answered."),
     OptionSpec::boolean("delete.topic.enable").default("true").doc("Whether topics can be deleted."),
     OptionSpec::boolean("follower.fetch.last.tiered.offset.enable").default("false").cluster_wide().kept(TIERED),
-    OptionSpec::long("log.cleaner.backoff.ms").default("15000").at_least(0).cluster_wide().kept(STORAGE),
-    OptionSpec::long("log.cleaner.dedupe.buffer.size").default("134217728").cluster_wide().kept(STORAGE),
-    OptionSpec::long("log.cleaner.delete.retention.ms").default("86400000").at_least(0).cluster_wide().planned(COMPACTION),
-    OptionSpec::boolean("log.cleaner.enable").default("true").planned(COMPACTION),
+    OptionSpec::long("log.cleaner.backoff.ms").default("15000").at_least(0).cluster_wide().doc("How often compaction looks for something to do."),
+    OptionSpec::long("log.cleaner.dedupe.buffer.size").default("134217728").at_least(1048576).cluster_wide().doc("Memory for the keys of one pass of compaction; data with more keys takes several passes."),
+    OptionSpec::long("log.cleaner.delete.retention.ms").default("86400000").at_least(0).cluster_wide().doc("How long a tombstone of a compacted topic stays after it was cleaned first, for consumers that are slow."),
+    OptionSpec::boolean("log.cleaner.enable").default("true").doc("Whether topics with `cleanup.policy=compact` are compacted."),
     OptionSpec::double("log.cleaner.io.buffer.load.factor").default("0.9").cluster_wide().kept(STORAGE),
     OptionSpec::int("log.cleaner.io.buffer.size").default("524288").at_least(0).cluster_wide().kept(STORAGE),
-    OptionSpec::double("log.cleaner.io.max.bytes.per.second").default("1.7976931348623157E308").cluster_wide().kept(STORAGE),
-    OptionSpec::long("log.cleaner.max.compaction.lag.ms").default("9223372036854775807").at_least(1).cluster_wide().planned(COMPACTION),
-    OptionSpec::double("log.cleaner.min.cleanable.ratio").default("0.5").ratio().cluster_wide().planned(COMPACTION),
-    OptionSpec::long("log.cleaner.min.compaction.lag.ms").default("0").at_least(0).cluster_wide().planned(COMPACTION),
+    OptionSpec::double("log.cleaner.io.max.bytes.per.second").default("1.7976931348623157E308").cluster_wide().doc("Bytes that compaction may read and write, together."),
+    OptionSpec::long("log.cleaner.max.compaction.lag.ms").default("9223372036854775807").at_least(1).cluster_wide().doc("After this a record of a compacted topic is due for compaction however little is dirty."),
+    OptionSpec::double("log.cleaner.min.cleanable.ratio").default("0.5").ratio().cluster_wide().doc("Share of a compacted topic that must be dirty before it is compacted again."),
+    OptionSpec::long("log.cleaner.min.compaction.lag.ms").default("0").at_least(0).cluster_wide().doc("How long a record of a compacted topic is left as it is."),
     OptionSpec::int("log.cleaner.threads").default("1").at_least(0).cluster_wide().kept(STORAGE),
-    OptionSpec::list("log.cleanup.policy").default("delete").subset_of(&["compact", "delete"]).cluster_wide().doc("What happens to old data: `delete` drops it by time and size, `compact` keeps the newest record of each key and refuses records without a key; empty keeps everything. Compaction itself is not there yet: compacted topics keep all."),
+    OptionSpec::list("log.cleanup.policy").default("delete").subset_of(&["compact", "delete"]).cluster_wide().doc("What happens to old data: `delete` drops it by time and size, `compact` keeps the newest record of each key and refuses records without a key; empty keeps everything."),
     OptionSpec::list("log.dir").kept(STORAGE),
     OptionSpec::long("log.dir.failure.timeout.ms").default("30000").at_least(1).kept(STORAGE),
     OptionSpec::list("log.dirs").kept(STORAGE),
