@@ -23,5 +23,6 @@ pub mod process;
 pub mod scratch;
 pub mod scripts;
 pub mod simulation;
+pub mod stage;
 pub mod stores;
 pub mod tools;

@@ -151,7 +151,7 @@ impl Plan {
 }
 
 impl Kind {
-    fn command(self, plan: &Plan) -> anyhow::Result<Command> {
+    fn command(self, plan: &Plan, dir: &Path) -> anyhow::Result<Command> {
         let clients = cache::repository().join("tests/clients");
         let python = |name: &str| -> anyhow::Result<Command> {
             let mut command = Command::new(cache::python()?);
@@ -168,7 +168,7 @@ impl Kind {
         };
         let mut command = match self {
             Kind::Kcat => return Ok(kcat(plan)),
-            Kind::Verifiable => return verifiable(plan),
+            Kind::Verifiable => return verifiable(plan, dir),
             Kind::Confluent => python("confluent-kafka")?,
             Kind::KafkaPython => python("kafka-python")?,
             Kind::Aiokafka => python("aiokafka")?,
@@ -206,7 +206,7 @@ fn kcat(plan: &Plan) -> Command {
     command
 }
 
-fn verifiable(plan: &Plan) -> anyhow::Result<Command> {
+fn verifiable(plan: &Plan, dir: &Path) -> anyhow::Result<Command> {
     let session = plan.session.as_millis().to_string();
     let mut arguments = vec![
         "--bootstrap-server",
@@ -221,8 +221,14 @@ fn verifiable(plan: &Plan) -> anyhow::Result<Command> {
         "earliest",
         "--verbose",
     ];
+    // Its own interval between heartbeats is as long as these sessions are.
+    let settings = dir.join(format!("heartbeats-{session}.properties"));
+    let settings_name = settings.display().to_string();
     if plan.protocol == Protocol::Classic {
+        let heartbeat = plan.session.as_millis() / 4;
+        std::fs::write(&settings, format!("heartbeat.interval.ms={heartbeat}\n"))?;
         arguments.extend(["--session-timeout", &session]);
+        arguments.extend(["--command-config", &settings_name]);
     }
     if plan.commit == Commit::Auto {
         arguments.push("--enable-autocommit");
@@ -280,7 +286,7 @@ impl Member {
     /// Starts one; what it prints goes to a file called `name` in `dir`.
     pub fn start(kind: Kind, plan: &Plan, dir: &Path, name: &str) -> anyhow::Result<Member> {
         let log = dir.join(format!("{name}.log"));
-        let process = Process::start(name, kind.command(plan)?, &log)?;
+        let process = Process::start(name, kind.command(plan, dir)?, &log)?;
         Ok(Member {
             kind,
             process,
@@ -469,6 +475,16 @@ impl Member {
             lost: false,
         });
     }
+}
+
+/// For what takes members by reference.
+pub fn refs(members: &mut [Member]) -> Vec<&mut Member> {
+    members.iter_mut().collect()
+}
+
+/// Every value that any of the members has seen.
+pub fn seen(members: &[&mut Member]) -> BTreeSet<String> {
+    members.iter().flat_map(|m| m.values()).collect()
 }
 
 /// Looks at the members until `done` is content with them; an error, with what each

@@ -2,95 +2,14 @@
 //! takes all partitions, two share, as many as partitions get one each, a spare one
 //! waits and takes over when another leaves or dies, from the last committed offset.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use drumlin_tests::broker::{Broker, Options};
-use drumlin_tests::client::Connection;
-use drumlin_tests::members::{Commit, Kind, Member, Plan, committed, shared, wait_shared, wait_until};
-use drumlin_tests::scratch::Scratch;
+use drumlin_tests::members::{Commit, Kind, Member, Plan, refs, seen, shared, wait_shared, wait_until};
+use drumlin_tests::stage::{Stage, Topic};
 use drumlin_tests::tools;
 
 const PARTITIONS: i32 = 3;
 const PATIENCE: Duration = Duration::from_secs(40);
-
-/// A broker whose groups gather and miss members quickly, and a topic that is fed.
-struct Stage {
-    broker: Broker,
-    scratch: Scratch,
-}
-
-impl Stage {
-    fn new(name: &str) -> Stage {
-        let scratch = Scratch::new(name).expect("a folder");
-        let options = Options::local(&scratch.join("broker"))
-            .set("group.initial.rebalance.delay.ms", 300)
-            .set("group.min.session.timeout.ms", 1_000)
-            .set("group.consumer.min.session.timeout.ms", 1_000)
-            .set("group.consumer.session.timeout.ms", 3_000)
-            .set("group.consumer.min.heartbeat.interval.ms", 100)
-            .set("group.consumer.heartbeat.interval.ms", 500)
-            .set("group.consumer.assignment.interval.ms", 0);
-        let broker = Broker::start(options).expect("a broker");
-        Stage { broker, scratch }
-    }
-
-    fn connect(&self) -> Connection {
-        Connection::open(&self.broker.bootstrap(), Duration::from_secs(20)).expect("a connection")
-    }
-
-    fn topic(&self, name: &str, partitions: i32) -> Topic {
-        let mut connection = self.connect();
-        connection.create_topic(name, partitions, &[]).expect("a topic");
-        Topic {
-            name: name.to_owned(),
-            partitions,
-            fed: BTreeSet::new(),
-            connection,
-        }
-    }
-
-    fn plan(&self, topic: &Topic, group: &str) -> Plan {
-        Plan::new(&self.broker.bootstrap(), &topic.name, group)
-    }
-
-    fn member(&self, kind: Kind, plan: &Plan, name: &str) -> Member {
-        Member::start(kind, plan, self.scratch.path(), &format!("{}-{name}", plan.group)).expect("a member")
-    }
-
-    fn committed(&self, plan: &Plan) -> std::collections::BTreeMap<i32, i64> {
-        committed(&self.broker.bootstrap(), &plan.group, &plan.topic, PARTITIONS).expect("offsets")
-    }
-}
-
-/// A topic and all that was sent to it.
-struct Topic {
-    name: String,
-    partitions: i32,
-    fed: BTreeSet<String>,
-    connection: Connection,
-}
-
-impl Topic {
-    /// Adds records to each partition.
-    fn feed(&mut self, count: usize) {
-        let from = self.fed.len();
-        for p in 0..self.partitions {
-            let values: Vec<String> = (from..from + count).map(|n| format!("{p}-{n}")).collect();
-            let (error, _) = self
-                .connection
-                .produce_all(&self.name, p, &values, 20_000)
-                .expect("an answer");
-            assert_eq!(error, 0, "records are accepted");
-            self.fed.extend(values);
-        }
-    }
-}
-
-/// Every value that any of the members has seen.
-fn seen(members: &[&mut Member]) -> BTreeSet<String> {
-    members.iter().flat_map(|m| m.values()).collect()
-}
 
 /// The story, told by members of one kind.
 fn story(stage: &Stage, kind: Kind, plan: &Plan, topic: &mut Topic) {
@@ -142,7 +61,7 @@ fn story(stage: &Stage, kind: Kind, plan: &Plan, topic: &mut Topic) {
 
     // And what one that dies has had, from where that one had committed.
     wait_until("commits", PATIENCE, &mut refs(&mut all), |_| {
-        stage.committed(plan).values().all(|o| *o == 150)
+        stage.committed(plan, PARTITIONS).values().all(|o| *o == 150)
     })
     .expect("everything is committed");
     let mut dead = all.remove(0);
@@ -170,10 +89,6 @@ fn story(stage: &Stage, kind: Kind, plan: &Plan, topic: &mut Topic) {
     for member in &mut all {
         member.leave().expect("it leaves");
     }
-}
-
-fn refs(members: &mut [Member]) -> Vec<&mut Member> {
-    members.iter_mut().collect()
 }
 
 #[test]
@@ -238,7 +153,7 @@ fn takeover_begins_at_the_commit_and_groups_do_not_disturb_each_other() {
     .expect("it begins where the first had committed, and reads the rest");
     assert!(reader.records.iter().all(|r| r.offset >= 100));
     reader.die().expect("killed");
-    assert!(stage.committed(&plan).values().all(|o| *o == 100));
+    assert!(stage.committed(&plan, PARTITIONS).values().all(|o| *o == 100));
 
     // Another group in the meantime reads all, from the beginning, in each way to commit.
     let others = [
@@ -260,9 +175,14 @@ fn takeover_begins_at_the_commit_and_groups_do_not_disturb_each_other() {
     wait_until("all groups read", PATIENCE, &mut refs(&mut members), |m| {
         m[0].records.len() == total / 2
             && m[1..].iter().all(|m| m.values() == fed)
-            && plans
-                .iter()
-                .all(|p| stage.committed(p).values().filter(|o| **o == 200).count() == 3)
+            && plans.iter().all(|p| {
+                stage
+                    .committed(p, PARTITIONS)
+                    .values()
+                    .filter(|o| **o == 200)
+                    .count()
+                    == 3
+            })
     })
     .expect("each group reads all, and commits");
     assert!(members[0].records.iter().all(|r| r.offset >= 100));
