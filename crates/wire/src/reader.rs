@@ -186,6 +186,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same in a tagged field, where Kafka's generator has 0 for null and 1 for a structure.
+    pub fn nullable_tagged_struct<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match self.uvarint()? {
+            0 => Ok(None),
+            _ => read(self).map(Some),
+        }
+    }
+
     /// Reads an array that may be null, whose elements take at least `min` bytes each.
     #[inline]
     pub fn nullable_array<T>(

@@ -236,6 +236,16 @@ impl Writer {
         Ok(())
     }
 
+    /// The same in a tagged field, where Kafka's generator has 0 for null and 1 for a structure.
+    pub fn nullable_tagged_struct<T>(
+        &mut self,
+        value: Option<&T>,
+        write: impl FnOnce(&mut Self, &T) -> Result<()>,
+    ) -> Result<()> {
+        self.uvarint(u32::from(value.is_some()));
+        value.map_or(Ok(()), |value| write(self, value))
+    }
+
     /// Writes an array.
     #[inline]
     pub fn array<T>(

@@ -69,7 +69,10 @@ impl Module<'_> {
         if !field.nullable {
             return self.read_value(&field.ty, field.versions);
         }
-        let null = self.read_nullable(&field.ty, field.versions)?;
+        let null = match (&field.ty, field.tag) {
+            (Type::Struct(name), Some(_)) => format!("r.nullable_tagged_struct(|r| {name}::read(r, v))?"),
+            _ => self.read_nullable(&field.ty, field.versions)?,
+        };
         Ok(match When::of(field.schema.nullable_versions, field.versions) {
             When::Always => null,
             When::Never => format!("Some({})", self.read_value(&field.ty, field.versions)?),

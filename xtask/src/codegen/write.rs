@@ -75,7 +75,12 @@ impl Module<'_> {
             };
             return Ok(self.write_value(&field.ty, &reference));
         }
-        let null = self.write_nullable(&field.ty, &this);
+        let null = match (&field.ty, field.tag) {
+            (Type::Struct(_), Some(_)) => {
+                format!("w.nullable_tagged_struct({this}.as_ref(), |w, x| x.write(w, v))?;")
+            }
+            _ => self.write_nullable(&field.ty, &this),
+        };
         let plain = self.write_value(
             &field.ty,
             &format!("required(&{this}, \"{}\")?", field.schema.name),

@@ -162,7 +162,7 @@ impl Change {
                     group_id,
                     member_id: member_id.clone(),
                 }),
-                value: value.as_ref().map(encode_member),
+                value: value.as_ref().map(|metadata| encode(&member_value(metadata))),
             },
             Change::AssignmentEpoch(value) => Record {
                 key: key(&AssignmentEpochKey { group_id }),
@@ -232,7 +232,10 @@ impl Change {
             }
             MemberKey::TYPE => {
                 let key: MemberKey = read(&key, KEY_VERSION)?;
-                let value = value.as_ref().map(read_member).transpose()?;
+                let value = value
+                    .as_ref()
+                    .map(|body| read(body, VALUE_VERSION).map(metadata_of))
+                    .transpose()?;
                 (key.group_id, Change::Member(key.member_id.detach(), value))
             }
             AssignmentEpochKey::TYPE => {
@@ -303,31 +306,6 @@ fn framed<M: Message>(head: i16, message: &M, version: i16) -> Bytes {
     writer.into_bytes()
 }
 
-/// What ends the value of a member that does not speak the classic protocol: one tagged field, number 0, of
-/// one byte, which says null. Kafka writes a structure in a tagged field with an unsigned number before it
-/// (1 if it is there, 0 if it is null), where any other structure has a signed one, as the codec writes here
-/// too; so this is done by hand. The field's default is no null but an empty structure, and left out.
-const NO_CLASSIC_MEMBER: [u8; 4] = [1, 0, 1, 0];
-
-fn encode_member(metadata: &Metadata) -> Bytes {
-    let bytes = encode(&member_value(metadata));
-    match (&metadata.classic, bytes.strip_suffix(&[0])) {
-        (None, Some(untagged)) => [untagged, &NO_CLASSIC_MEMBER].concat().into(),
-        _ => bytes,
-    }
-}
-
-fn read_member(body: &Bytes) -> Result<Metadata, DecodeError> {
-    let Some(untagged) = body.strip_suffix(&NO_CLASSIC_MEMBER) else {
-        return Ok(metadata_of(read(body, VALUE_VERSION)?));
-    };
-    let metadata = metadata_of(read(&[untagged, &[0]].concat().into(), VALUE_VERSION)?);
-    Ok(Metadata {
-        classic: None,
-        ..metadata
-    })
-}
-
 fn member_value(metadata: &Metadata) -> MemberValue {
     let protocol = |(name, metadata): &(Str, Bytes)| ClassicProtocol {
         name: name.clone(),
@@ -343,13 +321,11 @@ fn member_value(metadata: &Metadata) -> MemberValue {
         subscribed_topic_regex: Some(metadata.regex.clone()),
         rebalance_timeout_ms: metadata.rebalance_timeout_ms,
         server_assignor: metadata.assignor.clone(),
-        classic_member_metadata: Some(match &metadata.classic {
-            None => ClassicMemberMetadata::default(),
-            Some(classic) => ClassicMemberMetadata {
-                session_timeout_ms: classic.session_timeout_ms,
-                supported_protocols: classic.protocols.iter().map(protocol).collect(),
-                ..ClassicMemberMetadata::default()
-            },
+        // Null and not the field's default, which is an empty structure.
+        classic_member_metadata: metadata.classic.as_ref().map(|classic| ClassicMemberMetadata {
+            session_timeout_ms: classic.session_timeout_ms,
+            supported_protocols: classic.protocols.iter().map(protocol).collect(),
+            ..ClassicMemberMetadata::default()
         }),
         ..MemberValue::default()
     }

@@ -66,7 +66,10 @@ impl Message for ConsumerGroupMemberMetadataValue {
         let mut classic_member_metadata = Some(ClassicMemberMetadata::default());
         let unknown = r.tags(|r, tag| {
             match tag {
-                0 => classic_member_metadata = r.nullable_struct(|r| ClassicMemberMetadata::read(r, v))?,
+                0 => {
+                    classic_member_metadata =
+                        r.nullable_tagged_struct(|r| ClassicMemberMetadata::read(r, v))?
+                }
                 _ => return Ok(false),
             }
             Ok(true)
@@ -98,7 +101,7 @@ impl Message for ConsumerGroupMemberMetadataValue {
         let mut tags = w.start_tags(known, &self.unknown)?;
         if self.classic_member_metadata != Some(ClassicMemberMetadata::default()) {
             tags.known(w, 0, |w| {
-                w.nullable_struct(self.classic_member_metadata.as_ref(), |w, x| x.write(w, v))?;
+                w.nullable_tagged_struct(self.classic_member_metadata.as_ref(), |w, x| x.write(w, v))?;
                 Ok(())
             })?;
         }
