@@ -83,6 +83,8 @@ pub struct Plan {
     pub session: Duration,
     /// Static membership.
     pub instance: Option<String>,
+    /// How many records at most are read and committed at once, where a library can be told.
+    pub batch: usize,
 }
 
 impl Plan {
@@ -97,7 +99,14 @@ impl Plan {
             assignor: None,
             session: Duration::from_secs(3),
             instance: None,
+            batch: 500,
         }
+    }
+
+    /// The same with smaller or larger batches.
+    pub fn batch(mut self, records: usize) -> Plan {
+        self.batch = records;
+        self
     }
 
     /// The same with another way to commit.
@@ -137,6 +146,7 @@ impl Plan {
                 Commit::Never => "never",
             },
             "assignor": self.assignor.as_deref().unwrap_or(""),
+            "batch": self.batch,
             "session_ms": self.session.as_millis() as u64,
             "instance": self.instance.as_deref().unwrap_or(""),
         })

@@ -32,8 +32,13 @@ pub struct Stage {
 impl Stage {
     /// A broker with [`quick_groups`] on a local directory.
     pub fn new(name: &str) -> Stage {
+        Stage::with(name, |options| options)
+    }
+
+    /// The same with other options besides.
+    pub fn with(name: &str, more: impl FnOnce(Options) -> Options) -> Stage {
         let scratch = Scratch::new(name).expect("a folder");
-        let options = quick_groups(Options::local(&scratch.join("broker")));
+        let options = more(quick_groups(Options::local(&scratch.join("broker"))));
         let broker = Broker::start(options).expect("a broker");
         Stage { broker, scratch }
     }
@@ -84,6 +89,11 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Connects again, to a broker that was started again.
+    pub fn reconnect(&mut self, stage: &Stage) {
+        self.connection = stage.connect();
+    }
+
     /// Adds records to each partition.
     pub fn feed(&mut self, count: usize) {
         let from = self.fed.len();
