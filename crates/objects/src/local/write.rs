@@ -35,12 +35,24 @@ pub(super) fn put(
     payload: &PutPayload,
     if_absent: bool,
 ) -> Result<bool, LocalFailure> {
+    match put_once(shared, path, payload, if_absent) {
+        // What is kept to be written again is the first to make room, be it for the body, a name or a directory.
+        // Nothing has the object's name yet.
+        Err(LocalFailure::Full(_)) if shared.recycled.release(true) > 0 => {
+            put_once(shared, path, payload, if_absent)
+        }
+        other => other,
+    }
+}
+
+fn put_once(
+    shared: &Shared,
+    path: &Path,
+    payload: &PutPayload,
+    if_absent: bool,
+) -> Result<bool, LocalFailure> {
     shared.make_parent_durable(path)?;
-    let (tmp, file) = match write_tmp(shared, payload) {
-        // What is kept to be written again is the first to make room.
-        Err(LocalFailure::Full(_)) if shared.recycled.release(true) > 0 => write_tmp(shared, payload)?,
-        other => other?,
-    };
+    let (tmp, file) = write_tmp(shared, payload)?;
     // An EIO here says that pages were lost, and the kernel says so only once: never tried again.
     fdatasync(&file).map_err(|errno| sync_failure(errno.into()))?;
     drop(file);
@@ -63,7 +75,7 @@ fn publish(shared: &Shared, tmp: Tmp, path: &Path, if_absent: bool) -> Result<bo
         match result {
             Ok(renamed) => {
                 if renamed {
-                    tmp.is_gone();
+                    tmp.forget();
                 }
                 return Ok(true);
             }
@@ -107,7 +119,7 @@ impl Tmp {
     }
 
     /// The name is another's now.
-    fn is_gone(mut self) {
+    fn forget(mut self) {
         self.gone = true;
     }
 
@@ -173,7 +185,7 @@ fn open_direct(shared: &Shared, size: u64) -> io::Result<(Tmp, File)> {
             .open(&tmp.path);
         match open {
             Ok(file) => return Ok((tmp, file)),
-            Err(error) if error.kind() == ErrorKind::NotFound => tmp.is_gone(),
+            Err(error) if error.kind() == ErrorKind::NotFound => tmp.forget(),
             Err(error) => return Err(error),
         }
     }
