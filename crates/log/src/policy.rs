@@ -93,7 +93,7 @@ impl PutPolicy {
             if in_flight == 0 && self.ingest < QUIET_RATE {
                 return Decision::Put;
             }
-            if bytes >= BUSY_BYTES << in_flight.min(5) {
+            if bytes >= self.enough(in_flight) {
                 return Decision::Put;
             }
             since
@@ -107,6 +107,15 @@ impl PutPolicy {
             Decision::Put
         } else {
             Decision::WaitUntil(due)
+        }
+    }
+
+    /// So many bytes are put without waiting longer.
+    pub(crate) fn enough(&self, in_flight: usize) -> usize {
+        if self.remote {
+            self.flush_bytes
+        } else {
+            self.flush_bytes.min(BUSY_BYTES << in_flight.min(5))
         }
     }
 

@@ -72,6 +72,8 @@ struct Open {
     permits: usize,
     since: Instant,
     closed: VecDeque<Closed>,
+    /// The flusher waits for so many bytes, or a time that it keeps itself.
+    wake_at: usize,
     stopped: bool,
 }
 
@@ -167,6 +169,7 @@ impl Wal {
                 permits: 0,
                 since: env.instant(),
                 closed: VecDeque::new(),
+                wake_at: 0,
                 stopped: false,
             }),
             in_flight: Mutex::default(),
@@ -317,8 +320,12 @@ impl Wal {
         if open.buf.len() >= self.options.flush_bytes {
             self.close(&mut open);
         }
+        // A wake-up costs as much as the copy of a small batch.
+        let wake = position == ENTRY_HEADER_LEN || !open.closed.is_empty() || open.buf.len() >= open.wake_at;
         drop(open);
-        self.flush.notify_one();
+        if wake {
+            self.flush.notify_one();
+        }
         Some(commit)
     }
 
@@ -379,7 +386,7 @@ impl Wal {
         loop {
             let woken = self.flush.notified();
             let wait = {
-                let open = lock(&self.open);
+                let mut open = lock(&self.open);
                 if !open.closed.is_empty() {
                     None
                 } else if open.buf.is_empty() {
@@ -388,7 +395,10 @@ impl Wal {
                     let in_flight = self.in_flight_puts.load(Ordering::Relaxed);
                     match policy.decide(self.env.instant(), open.buf.len(), open.since, in_flight) {
                         Decision::Put => None,
-                        Decision::WaitUntil(at) => Some(Some(at)),
+                        Decision::WaitUntil(at) => {
+                            open.wake_at = policy.enough(in_flight);
+                            Some(Some(at))
+                        }
                     }
                 }
             };
