@@ -11,6 +11,7 @@
 
 pub mod broker;
 pub mod cache;
+pub mod churn;
 pub mod client;
 pub mod flaky;
 pub mod hostile;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use drumlin_tests::churn;
 use drumlin_tests::members::{Commit, Kind, Member, Plan, refs, seen, shared, wait_shared, wait_until};
 use drumlin_tests::stage::{Stage, Topic};
 use drumlin_tests::tools;
@@ -214,4 +215,13 @@ fn a_consumer_without_a_group_keeps_its_own_offsets() {
     )
     .expect("the list");
     assert_eq!(groups.stdout.trim(), "", "no group has come of it");
+}
+
+/// Members of a live group are replaced by those of KIP-848, and these by classic ones.
+#[test]
+fn a_live_group_moves_to_kip_848_and_back() {
+    let stage = Stage::new("story-moves");
+    let figures = churn::upgrades_and_back(&stage.broker.bootstrap(), Duration::ZERO, stage.scratch.path())
+        .expect("every promise is kept");
+    assert_eq!((figures["upgrades"], figures["downgrades"]), (1, 1));
 }

@@ -21,7 +21,7 @@ use crate::{install, results};
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of: ledger, faults, frames, files, simulate, compact.
+    /// One of: ledger, faults, frames, files, groups, simulate, compact.
     name: String,
     /// How long, in all slices together.
     #[arg(long, default_value_t = 30)]
@@ -94,6 +94,22 @@ const SOAKS: &[Soak] = &[
             "soak",
             "--",
             "frames",
+        ],
+        needs_broker: true,
+    },
+    Soak {
+        name: "groups",
+        title: "Consumer groups: joins, leaves, kills, upgrades",
+        slice_seconds: 300,
+        cargo: &[
+            "run",
+            "--quiet",
+            "--package",
+            "drumlin-tests",
+            "--bin",
+            "soak",
+            "--",
+            "groups",
         ],
         needs_broker: true,
     },

@@ -248,6 +248,8 @@ async def aio(a):
                 await finish()
             else:
                 asyncio.ensure_future(finish())
+    # It does not tell its listener that it gives up what it has.
+    tell(assigned=[], revoked=True)
     await consumer.stop()
 
 

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::churn;
 use drumlin_tests::flaky::Flaky;
 use drumlin_tests::hostile;
 use drumlin_tests::ledger::{self, Plan};
 use drumlin_tests::scratch::Scratch;
+use drumlin_tests::stage::quick_groups;
 use drumlin_tests::stores::{Minio, S3};
 use drumlin_tests::{input, tools};
 
@@ -31,6 +33,7 @@ fn main() -> anyhow::Result<()> {
         "faults" => ledger_under_faults(seed, time, scratch.path()),
         "files" => files(scratch.path()),
         "frames" => frames(seed, time, scratch.path()),
+        "groups" => groups(seed, time, scratch.path()),
         other => bail!("no soak is called {other:?}"),
     };
     if result.is_err() {
@@ -172,4 +175,24 @@ fn frames(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
     };
     let figures = hostile::run(&mut broker, &plan)?;
     tell(&figures.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+}
+
+/// Random joins, leaves and kills of members in two groups, and beside them a group that
+/// moves to KIP-848 and back, on one broker.
+fn groups(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
+    let options = quick_groups(Options::local(&dir.join("broker"))).sealing_often();
+    let mut broker = Broker::start(options)?;
+    let bootstrap = broker.bootstrap();
+    let (churned, moved) = std::thread::scope(|scope| {
+        let moving = scope.spawn(|| churn::upgrades_and_back(&bootstrap, time, dir));
+        let churned = churn::joins_leaves_and_kills(&bootstrap, seed, time, dir);
+        (churned, moving.join())
+    });
+    tell(&churned.with_context(|| format!("joins, leaves and kills, seed {seed}"))?)?;
+    match moved {
+        Ok(moved) => tell(&moved.context("upgrades")?)?,
+        Err(_) => bail!("the thread of upgrades panicked"),
+    }
+    broker.terminate()?;
+    Ok(())
 }

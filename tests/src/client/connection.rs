@@ -261,15 +261,21 @@ impl Connection {
         })
     }
 
-    /// How many members a group has, whichever its protocol; 0 if there is no such group.
-    pub fn members_of(&mut self, group: &str) -> anyhow::Result<usize> {
+    /// How many members a group of KIP-848 has; nothing if it is none.
+    pub fn members_of_consumer_group(&mut self, group: &str) -> anyhow::Result<Option<usize>> {
         let request = ConsumerGroupDescribeRequest {
             group_ids: vec![group.into()],
             ..Default::default()
         };
         let answer = self.call(&request, 0)?;
-        if let Some(found) = answer.groups.first().filter(|g| g.error_code == 0) {
-            return Ok(found.members.len());
+        let found = answer.groups.first().filter(|g| g.error_code == 0);
+        Ok(found.map(|g| g.members.len()))
+    }
+
+    /// How many members a group has, whichever its protocol; 0 if there is no such group.
+    pub fn members_of(&mut self, group: &str) -> anyhow::Result<usize> {
+        if let Some(count) = self.members_of_consumer_group(group)? {
+            return Ok(count);
         }
         let request = DescribeGroupsRequest {
             groups: vec![group.into()],
