@@ -53,7 +53,9 @@ impl Clock {
 
     /// When to wake for a deadline, at the latest.
     pub fn wake_for(&self, deadline_ms: u64) -> Instant {
-        let at = self.origin + self.deaf + Duration::from_millis(deadline_ms.min(u64::from(u32::MAX)));
+        // What is bounded is the distance: the deadline itself counts from the start, which may be long ago.
+        let distance = deadline_ms.saturating_sub(self.now().mono_ms);
+        let at = self.instant() + Duration::from_millis(distance.min(u64::from(u32::MAX)));
         let look = self.instant() + LOOK;
         if at > look + WATCH {
             at - WATCH
@@ -99,5 +101,24 @@ mod tests {
         tokio::time::advance(Duration::from_millis(600)).await;
         clock.woke(planned);
         assert_eq!(clock.now().mono_ms, 6_600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_run_however_long_the_broker_has_been_up() {
+        const DAY: Duration = Duration::from_secs(24 * 3_600);
+        let env = Env::simulated(1, 1_000);
+        let mut clock = Clock::new(&env, env.instant());
+        for _ in 0..4 {
+            tokio::time::advance(60 * DAY).await;
+            let deadline = clock.now().mono_ms + 500;
+            let planned = clock.wake_for(deadline);
+            assert_eq!(planned, env.instant() + Duration::from_millis(500));
+            tokio::time::advance(Duration::from_millis(500)).await;
+            clock.woke(planned);
+            assert!(clock.now().mono_ms >= deadline, "time has stopped");
+            // One that is over is now, and nobody was deaf.
+            clock.woke(clock.wake_for(deadline - 400_000));
+            assert!(clock.now().mono_ms >= deadline, "time went back");
+        }
     }
 }
