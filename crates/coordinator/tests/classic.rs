@@ -719,3 +719,18 @@ fn a_rebalance_of_many_is_one_pass() {
     assert_eq!(world.log.len(), records + 1, "a generation is one record");
     assert_eq!(world.shard.figures().classic_rebalances, 2);
 }
+
+#[test]
+fn a_member_names_only_so_many_protocols() {
+    let mut world = World::new(GroupConfig::default());
+    let names: Vec<String> = (0..230_000).map(|n| n.to_string()).collect();
+    let with = |count: usize| {
+        let named = names.iter().take(count).map(|name| (name.as_str(), Bytes::new()));
+        join("g", &Str::EMPTY, &named.collect::<Vec<_>>())
+    };
+    let token = world.join(with(names.len()));
+    assert_eq!(world.joined(token).error_code, ErrorCode::InvalidRequest.code());
+    assert!(list(&mut world, &[], &[]).is_empty());
+    let token = world.join(with(100));
+    assert_eq!(world.joined(token).error_code, ErrorCode::MemberIdRequired.code());
+}

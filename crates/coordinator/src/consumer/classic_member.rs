@@ -142,20 +142,14 @@ impl ConsumerGroup {
 
     /// INCONSISTENT_GROUP_PROTOCOL unless some assignor of the member is one that all classic members have.
     fn check_protocols(&self, id: &str, request: &JoinGroupRequest) -> Result<(), GroupError> {
-        let shared_by_all = |name: &Str| {
-            let classic = self
-                .state
-                .members
-                .values()
-                .filter_map(|m| m.metadata.classic.as_ref());
-            let mut classic = classic.map(|classic| &classic.protocols);
-            classic.all(|protocols| protocols.iter().any(|(known, _)| known == name))
-        };
-        let shared = request
-            .protocols
-            .iter()
-            .any(|protocol| shared_by_all(&protocol.name));
-        if request.protocol_type == *PROTOCOL_TYPE && shared {
+        let requested = request.protocols.iter();
+        let mut shared: BTreeSet<&Str> = requested.map(|protocol| &protocol.name).collect();
+        let members = self.state.members.values();
+        for classic in members.filter_map(|member| member.metadata.classic.as_ref()) {
+            let names = classic.protocols.iter().map(|(name, _)| name);
+            shared = names.filter(|name| shared.contains(name)).collect();
+        }
+        if request.protocol_type == *PROTOCOL_TYPE && !shared.is_empty() {
             return Ok(());
         }
         Err(GroupError::new(

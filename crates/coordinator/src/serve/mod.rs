@@ -36,6 +36,9 @@ const COMMIT_NOT_FOUND_FROM: i16 = 9;
 const LEAVE_MEMBERS_FROM: i16 = 3;
 /// From this version of DescribeGroups on, a group that is not there is an error; before, it is "Dead".
 const DESCRIBE_NOT_FOUND_FROM: i16 = 6;
+/// Protocols, which are a client's assignors, that one JoinGroup may name: far more than anybody has, and few
+/// enough to compare them all.
+const MAX_PROTOCOLS: usize = 100;
 
 impl Shard {
     /// Serves one request. The answer may come in a later step.
@@ -120,6 +123,9 @@ impl Shard {
                 let bounds = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
                 if !bounds.contains(&join.session_timeout_ms) {
                     return Some(ErrorCode::InvalidSessionTimeout);
+                }
+                if join.protocols.len() > MAX_PROTOCOLS {
+                    return Some(ErrorCode::InvalidRequest);
                 }
                 // What goes into a record has to fit there. The member id comes from here, or is unknown.
                 let mut stored = join.protocols.iter().map(|p| &p.name);
