@@ -1,12 +1,51 @@
 //! A group of either protocol, and what both have in common.
 
 use drumlin_wire::Str;
+use drumlin_wire::messages::list_groups_request::ListGroupsRequest;
 use drumlin_wire::messages::list_groups_response::ListedGroup;
 
-use crate::classic::ClassicGroup;
-use crate::consumer::ConsumerGroup;
+use crate::classic::{ClassicGroup, State};
+use crate::consumer::{ConsumerGroup, GroupState};
 use crate::offsets::ExpiryBase;
 use crate::{ErrorCode, Record};
+
+/// Types of groups, as ListGroups names them.
+const TYPES: [&str; 2] = ["classic", "consumer"];
+/// States that a group in a list can have.
+const STATES: [&str; 6] = [
+    State::Empty.name(),
+    State::PreparingRebalance.name(),
+    State::CompletingRebalance.name(),
+    State::Stable.name(),
+    GroupState::Assigning.name(),
+    GroupState::Reconciling.name(),
+];
+/// Kafka's name of what it does not know, which no group has.
+const UNKNOWN: &str = "Unknown";
+
+/// Brings the filters of a ListGroups down to names that there are, each once: a client may send a million of
+/// others, and every shard compares what is left with every group.
+pub fn known_filters(request: &mut ListGroupsRequest) {
+    reduce(&mut request.states_filter, &STATES);
+    reduce(&mut request.types_filter, &TYPES);
+}
+
+fn reduce(filter: &mut Vec<Str>, known: &[&'static str]) {
+    if filter.is_empty() {
+        // Everything is wanted.
+        return;
+    }
+    let asked = |name: &&&'static str| filter.iter().any(|f| f.trim().eq_ignore_ascii_case(name));
+    let mut left: Vec<Str> = known
+        .iter()
+        .filter(asked)
+        .map(|name| Str::from_static(name))
+        .collect();
+    if left.is_empty() {
+        left.push(Str::from_static(UNKNOWN));
+    }
+    *filter = left;
+}
 
 /// A group.
 #[derive(Debug)]
@@ -107,5 +146,36 @@ impl Group {
                 ..ListedGroup::default()
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reduced(states: &[&str], types: &[&str]) -> (Vec<Str>, Vec<Str>) {
+        let strs = |list: &[&str]| list.iter().map(|s| Str::from(*s)).collect();
+        let mut request = ListGroupsRequest {
+            states_filter: strs(states),
+            types_filter: strs(types),
+            ..ListGroupsRequest::default()
+        };
+        known_filters(&mut request);
+        (request.states_filter, request.types_filter)
+    }
+
+    #[test]
+    fn filters_are_brought_down_to_names_that_there_are() {
+        assert_eq!(reduced(&[], &[]), (Vec::new(), Vec::new()), "all are wanted");
+        let mut many = vec!["x"; 10_000];
+        many.extend([" stable ", "STABLE", "empty", "reconciling"]);
+        let (states, types) = reduced(&many, &["Consumer", "share"]);
+        assert_eq!(states, ["Empty", "Stable", "Reconciling"]);
+        assert_eq!(types, ["consumer"]);
+        // Nothing is wanted that there could be: that is not the same as no filter.
+        assert_eq!(
+            reduced(&["Dead", ""], &["share"]),
+            (vec![UNKNOWN.into()], vec![UNKNOWN.into()])
+        );
     }
 }

@@ -42,6 +42,7 @@ mod topics;
 
 pub use config::{GroupConfig, GroupOverrides, MigrationPolicy};
 pub use error_code::ErrorCode;
+pub use group::known_filters;
 pub use ids::MemberIds;
 pub use partition::partition_for;
 pub use shard::{CommittedOffset, ReplayError, Shard, ShardFigures, SnapshotError, SnapshotInfo};

@@ -1,6 +1,6 @@
 //! ListGroups (key 16): the groups that this broker coordinates.
 
-use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
+use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse, known_filters};
 use drumlin_wire::ApiKey;
 use drumlin_wire::messages::list_groups_request::ListGroupsRequest;
 use drumlin_wire::messages::list_groups_response::ListGroupsResponse;
@@ -9,7 +9,8 @@ use super::caller;
 use crate::dispatch::Cx;
 
 /// Puts the answers of all shards together. While one is being loaded the list would lack its groups, and says so.
-pub async fn handle(cx: &Cx, request: ListGroupsRequest) -> ListGroupsResponse {
+pub async fn handle(cx: &Cx, mut request: ListGroupsRequest) -> ListGroupsResponse {
+    known_filters(&mut request);
     let answers = cx
         .broker
         .groups

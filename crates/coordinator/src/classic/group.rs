@@ -37,7 +37,7 @@ pub(crate) enum State {
 
 impl State {
     /// Kafka's name of it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             State::Empty => "Empty",
             State::PreparingRebalance => "PreparingRebalance",
