@@ -342,8 +342,11 @@ impl Keeper {
         self.settle_replacements();
         self.remove_dropped().await?;
         if self.sweep_due {
-            self.sweep().await?;
-            self.sweep_due = false;
+            match self.sweep().await {
+                Ok(()) => self.sweep_due = false,
+                // The round is committed, whatever becomes of what earlier starts left.
+                Err(error) => tracing::warn!(%error, "the sweep was broken off; trying again after another round"),
+            }
         }
         Ok(())
     }
