@@ -25,9 +25,20 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            // One line: what is wrong, and what to do.
-            eprintln!("drumlin: {error:#}");
+            eprintln!("drumlin: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// One line: what is wrong, and what to do. Causes that were told already are not told twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
 }

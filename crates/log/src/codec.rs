@@ -26,6 +26,18 @@ pub enum FormatError {
     Invalid(&'static str),
 }
 
+impl FormatError {
+    /// What an operator can do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Version(_) => "start that release, or a later one",
+            Self::Short | Self::Magic(_) | Self::Checksum | Self::Invalid(_) => {
+                "restore it from a copy of the bucket; `drumlin store check` names all that is wrong"
+            }
+        }
+    }
+}
+
 const FRAME_HEAD: usize = 5;
 const FRAME_TAIL: usize = 4;
 

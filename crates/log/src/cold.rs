@@ -114,21 +114,35 @@ impl Cold {
         range: Range<u64>,
         ahead: usize,
     ) -> Result<Rope, Failure> {
+        let mut rope = Rope::default();
+        self.load_into(&mut rope, log, id, source, range, ahead).await?;
+        Ok(rope)
+    }
+
+    /// As [`Cold::load`]. On a failure `rope` has what lies before it: damage is an error for its own range.
+    pub(crate) async fn load_into(
+        &self,
+        rope: &mut Rope,
+        log: &Log,
+        id: &TopicPartition,
+        source: &Source,
+        range: Range<u64>,
+        ahead: usize,
+    ) -> Result<(), Failure> {
         let object = Object::of(id, source);
         let block = BLOCK_BYTES as u64;
         let (first, last) = (range.start / block, (range.end.max(1) - 1) / block);
-        let mut rope = Rope::default();
         let mut at = first;
         while at <= last {
             if let Some(bytes) = self.cached(log, &object, at).await {
-                push_part(&mut rope, bytes, at * block, &range);
+                push_part(rope, bytes, at * block, &range);
                 at += 1;
                 continue;
             }
             let gate = self.gate(&object.key, at / LOAD_STRIPE);
             let guard = gate.lock().await;
             if let Some(bytes) = self.cached(log, &object, at).await {
-                push_part(&mut rope, bytes, at * block, &range);
+                push_part(rope, bytes, at * block, &range);
                 at += 1;
                 continue;
             }
@@ -146,12 +160,12 @@ impl Cold {
             self.release_gate(&object.key, at / LOAD_STRIPE, gate);
             for bytes in loaded? {
                 if at <= last {
-                    push_part(&mut rope, bytes, at * block, &range);
+                    push_part(rope, bytes, at * block, &range);
                 }
                 at += 1;
             }
         }
-        Ok(rope)
+        Ok(())
     }
 
     async fn cached(&self, log: &Log, object: &Object<'_>, block: u64) -> Option<Bytes> {
@@ -179,6 +193,7 @@ impl Cold {
         }
     }
 
+    /// Loads blocks from the store: all, or those before the first that is damaged; one at least.
     async fn fetch(
         &self,
         log: &Log,
@@ -209,6 +224,10 @@ impl Cold {
             let bytes = whole.slice(from..(from + object.block_length(block) as usize));
             let expected = object.detail.block_crcs.get(block as usize).copied();
             if expected != Some(crc32c::crc32c(&bytes)) {
+                // Whoever wants this block will hear of it, and nobody else.
+                if !parts.is_empty() {
+                    break;
+                }
                 let at = object.position + block * BLOCK_BYTES as u64;
                 return Err(Failure::Error(ReadError::Corrupt {
                     what: format!("{} at byte {at}", object.key),

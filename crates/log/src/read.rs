@@ -184,13 +184,18 @@ impl Log {
         read: &mut Read,
     ) -> Result<Option<i64>, Failure> {
         let mut rope = Rope::default();
+        // What lies before it is served all the same.
+        let mut failure = None;
         for run in extents.chunk_by(|a, b| {
             Arc::ptr_eq(&a.object, &b.object) && a.position + u64::from(a.length) == b.position
         }) {
-            self.load_run(run, &mut rope).await?;
+            if let Err(error) = self.load_run(run, &mut rope).await {
+                failure = Some(error);
+                break;
+            }
         }
         let Some(cut) = cut(&rope, 0, offset, room, first)? else {
-            return Ok(None);
+            return failure.map_or(Ok(None), Err);
         };
         let before = read.records.len();
         rope.slice(cut.from, cut.to, &mut read.records);
@@ -207,7 +212,7 @@ impl Log {
         Ok(rope)
     }
 
-    /// Loads extents that lie back to back in one object.
+    /// Loads extents that lie back to back in one object. On damage `rope` has those before it.
     async fn load_run(&self, run: &[Extent], rope: &mut Rope) -> Result<(), Failure> {
         let (Some(head), Some(tail)) = (run.first(), run.last()) else {
             return Ok(());
@@ -231,6 +236,7 @@ impl Log {
                     .await;
                 let again = again.map_err(Failure::of)?;
                 if let Some(extent) = damaged(run, &again) {
+                    rope.push(again.slice(..((extent.position - head.position) as usize).min(again.len())));
                     let key = drumlin_objects::chain::entry_key(&object.chain.prefix, object.slot);
                     return Err(Failure::Error(ReadError::Corrupt {
                         what: format!("{key}, offsets {} to {}", extent.base_offset, extent.last_offset),
@@ -265,7 +271,11 @@ impl Log {
         loop {
             // The indexed position may lie up to an index interval before the batch.
             let end = size.min(start + want as u64 + crate::manifest::INDEX_INTERVAL as u64);
-            let rope = self.cold().load(self, &id, &source, start..end, ahead).await?;
+            let mut rope = Rope::default();
+            let loaded = self
+                .cold()
+                .load_into(&mut rope, self, &id, &source, start..end, ahead)
+                .await;
             match cut(&rope, 0, offset, room, first)? {
                 Some(cut) => {
                     rope.slice(cut.from, cut.to, &mut read.records);
@@ -273,6 +283,7 @@ impl Log {
                     self.cold().read_to(id, offset, cut.next_offset, ahead);
                     return Ok(Some(cut.next_offset));
                 }
+                None if loaded.is_err() => return loaded.map(|()| None),
                 None if end < size && first => want = want.saturating_mul(4),
                 // Compaction left nothing from here to the end of the segment: the next batch is in what follows.
                 None if end == size && source.has_holes() && ends_before(&rope, offset)? => {
@@ -467,11 +478,12 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn of(error: StoreError) -> Self {
-        let told = ReadError::Store(error.to_string());
-        if error.is_not_found() {
-            Self::Moved(told)
-        } else {
-            Self::Error(told)
+        let what = error.to_string();
+        match error {
+            StoreError::NotFound { .. } => Self::Moved(ReadError::Store(what)),
+            // Shorter than it was written.
+            StoreError::Invalid { .. } => Self::Error(ReadError::Corrupt { what }),
+            _ => Self::Error(ReadError::Store(what)),
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum RecoverError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An object is not what it should be.
-    #[error("object {key} is damaged: {what}")]
+    #[error("object {key} is damaged: {what}; {}", what.remedy())]
     Damaged {
         /// Its key.
         key: String,
@@ -62,7 +62,10 @@ pub enum RecoverError {
         found: i64,
     },
     /// The chain kept changing while it was read.
-    #[error("the chain {0} kept changing while it was read")]
+    #[error(
+        "the chain {0} kept changing while it was read, or an object that it names is missing: `drumlin store check` \
+         tells which; restore it from a copy of the bucket"
+    )]
     Unsteady(String),
 }
 

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::header::{ENTRY_HEADER_LEN, EntryKind};
+use super::header::{ENTRY_HEADER_LEN, EntryKind, FormatError};
 use super::marker::Checkpoint;
 use super::read::{SlotPut, checkpoint_below, newest_checkpoint, put_slot, read_header};
 use super::writer::freeze;
@@ -113,6 +113,15 @@ async fn existing_fence(
                 Some(header) if header.kind == EntryKind::Fence => return Ok(Walk::Fence(slot)),
                 Some(_) => {}
                 None => return Ok(Walk::Changed),
+            }
+        } else if slot == from {
+            // But for the first: nothing is put into a chain that is another cluster's. Other damage is for the
+            // readers to tell; it stops no fence.
+            match read_header(bucket, name, slot, why).await {
+                Ok(None) => return Ok(Walk::Changed),
+                Ok(Some(_)) => {}
+                Err(ChainError::Damaged { what, .. }) if !matches!(what, FormatError::Chain(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         next += 1;

@@ -101,6 +101,27 @@ pub enum FormatError {
     Slot(u64),
 }
 
+impl FormatError {
+    /// What an operator can do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Version(_) | Self::Kind(_) => "start the newer drumlin that wrote it, or a later one",
+            Self::Chain(_) => {
+                "that is another cluster's, or another start's: point store.url at the bucket and prefix of one \
+                 cluster, or restore what was replaced from a copy"
+            }
+            Self::Short(_)
+            | Self::Magic
+            | Self::Header
+            | Self::Body
+            | Self::Length { .. }
+            | Self::Slot(_) => {
+                "restore it from a copy of the bucket; `drumlin store check` names all that is wrong"
+            }
+        }
+    }
+}
+
 /// The header of a chain entry; the module's page has its layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryHeader {

@@ -109,7 +109,7 @@ pub enum ChainError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An object is not what its name says. Nothing that follows it can be trusted to be all there is.
-    #[error("object {key} is damaged or foreign: {what}")]
+    #[error("object {key} is damaged or foreign: {what}; {}", what.remedy())]
     Damaged {
         /// Its key.
         key: String,
