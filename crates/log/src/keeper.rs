@@ -26,6 +26,8 @@ use crate::state::{LeafRef, StateRoot, encode_state_root};
 use crate::types::{TopicId, TopicPartition};
 use crate::wal::{Unsealed, WAL_EPOCH, Wal};
 
+/// With more partitions than this behind, rounds keep to their time.
+const EARLY_PARTITIONS: usize = 256;
 /// How long a failed round waits before it tries again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -71,6 +73,7 @@ pub(crate) struct Keeper {
     /// What earlier incarnations left is to be swept once their data is sealed here.
     pub(crate) sweep_due: bool,
     next_retention: Instant,
+    last_round: Instant,
     retry: Duration,
 }
 
@@ -126,6 +129,7 @@ impl Keeper {
             trims: VecDeque::new(),
             sweep_due: recovered.estate.is_some(),
             next_retention,
+            last_round: now,
             retry: RETRY.0,
         }
     }
@@ -185,19 +189,12 @@ impl Keeper {
                         requests.extend(asked);
                     }
                 }
+                // Under full load one round follows the other; what they dropped must go all the same.
+                self.keep_house(&wal).await;
                 continue;
             }
-            if self.next_retention <= now {
-                self.next_retention = now + wal.options.retention_interval;
-                if sabotage::on(Sabotage::DeleteByAge) {
-                    self.delete_by_age().await;
-                }
-                self.retention().await;
-                self.expire_producers();
-            }
             self.note_dirty(&mut wal.unsealed());
-            self.prune().await;
-            self.empty_trash().await;
+            self.keep_house(&wal).await;
             let trash_at = self.trash.front().map(|(at, _)| *at);
             let trim_at = self.trims.front().map(|(at, _)| *at);
             let wake = [
@@ -219,10 +216,26 @@ impl Keeper {
         }
     }
 
+    /// What goes on beside sealing: retention when it is due, and deletions.
+    async fn keep_house(&mut self, wal: &Wal) {
+        let now = wal.env.instant();
+        if self.next_retention <= now {
+            self.next_retention = now + wal.options.retention_interval;
+            if sabotage::on(Sabotage::DeleteByAge) {
+                self.delete_by_age().await;
+            }
+            self.retention().await;
+            self.expire_producers();
+        }
+        self.prune().await;
+        self.empty_trash().await;
+    }
+
     /// Whether to seal at once what is still in memory, rather than read it back when the round's time has come. Where
     /// requests are free, and nearly all of it is whole segments, so that nothing is written more often for it.
     fn worth_an_early_round(&mut self, wal: &Wal) -> bool {
-        if wal.bucket.kind() == BucketKind::Remote {
+        // Looking costs a walk over what is unsealed; where that is many partitions, most of it goes to bundles.
+        if wal.bucket.kind() == BucketKind::Remote || self.behind.len() > EARLY_PARTITIONS {
             wal.unsealed().look_at = u64::MAX;
             return false;
         }
@@ -237,7 +250,7 @@ impl Keeper {
             unsealed.look_at = unsealed.bytes + (memory / 16).max(1);
             unsealed.bytes
         };
-        let (mut in_segments, mut nearly_full) = (0, false);
+        let (mut in_segments, mut in_bundles, mut nearly_full) = (0, 0, false);
         for id in &self.behind {
             let Some(partition) = self.log.partition(id) else {
                 continue;
@@ -247,13 +260,14 @@ impl Keeper {
             if inner.hot_bytes >= wal.options.segment_min_bytes.min(segment) {
                 in_segments += inner.hot_bytes;
                 nearly_full |= inner.hot_bytes >= segment / 8 * 7;
+            } else {
+                in_bundles += inner.hot_bytes;
             }
         }
-        let early = in_segments >= bytes / 10 * 9 && (nearly_full || bytes >= memory / 2);
-        if early {
-            wal.unsealed().look_at = 0;
-        }
-        early
+        // Bundles are merged by their number: not many times a minute for a little in each.
+        let soon = wal.env.instant() < self.last_round + wal.options.round_interval / 6;
+        let whole = in_segments >= bytes / 10 * 9 && !(soon && in_bundles > 0);
+        whole && (nearly_full || bytes >= memory / 2)
     }
 
     /// Takes note of what commits changed: partitions whose stored state is behind, and those whose log starts moved.
@@ -345,7 +359,9 @@ impl Keeper {
             match self.sweep().await {
                 Ok(()) => self.sweep_due = false,
                 // The round is committed, whatever becomes of what earlier starts left.
-                Err(error) => tracing::warn!(%error, "the sweep was broken off; trying again after another round"),
+                Err(error) => {
+                    tracing::warn!(%error, "the sweep was broken off; trying again after another round")
+                }
             }
         }
         Ok(())
@@ -421,6 +437,7 @@ impl Keeper {
         self.recent_bundles.retain(|bundle| bundles_now.contains(bundle));
         self.leaves = leaves;
         self.behind.clear();
+        self.last_round = now;
         let mut sealed_bytes = 0;
         {
             let mut unsealed = wal.unsealed();
@@ -431,6 +448,7 @@ impl Keeper {
                 }
             }
             unsealed.bytes = unsealed.bytes.saturating_sub(sealed_bytes);
+            unsealed.look_at = 0;
             unsealed.since = (!unsealed.objects.is_empty()).then_some(now);
             wal.note_unsealed_bytes(unsealed.bytes);
         }

@@ -5,10 +5,13 @@
 //! extent or block before it leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use drumlin_objects::{Reason, StoreError};
 use drumlin_records::{BatchError, Limits, RecordReader};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use thiserror::Error;
 
 use crate::log::Log;
@@ -19,6 +22,10 @@ use crate::rope::{Rope, cut, ends_before};
 
 /// Sources that one read may go through before it answers with what it has.
 const SOURCES_PER_READ: usize = 16;
+/// Objects of the hot log that one read loads at a time.
+const LOADS_PER_READ: usize = 8;
+/// A reader that has something to go on with is not kept longer than this for more.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// A read that raced with sealing or retention looks again this often.
 const ATTEMPTS: usize = 4;
 
@@ -138,7 +145,11 @@ impl Log {
         let mut read = Read::default();
         let mut next = offset;
         let mut races = 0;
+        let began = self.bucket().env().instant();
         for _ in 0..SOURCES_PER_READ {
+            if !read.records.is_empty() && began.elapsed() > PATIENCE {
+                break;
+            }
             let place = {
                 let inner = partition.lock();
                 if read.records.is_empty() {
@@ -183,17 +194,41 @@ impl Log {
         first: bool,
         read: &mut Read,
     ) -> Result<Option<i64>, Failure> {
+        let mut runs = extents
+            .chunk_by(|a, b| {
+                Arc::ptr_eq(&a.object, &b.object) && a.position + u64::from(a.length) == b.position
+            })
+            .peekable();
         let mut rope = Rope::default();
-        // What lies before it is served all the same.
+        while let Some(run) = runs.next_if(|run| run[0].object.memory().is_some()) {
+            self.load_run(run, &mut rope).await?;
+        }
+        // What left memory may lie in many small objects.
+        let began = self.bucket().env().instant();
+        let mut loads = FuturesOrdered::new();
         let mut failure = None;
-        for run in extents.chunk_by(|a, b| {
-            Arc::ptr_eq(&a.object, &b.object) && a.position + u64::from(a.length) == b.position
-        }) {
-            if let Err(error) = self.load_run(run, &mut rope).await {
+        loop {
+            while loads.len() < LOADS_PER_READ
+                && let Some(run) = runs.next()
+            {
+                loads.push_back(self.load_alone(run));
+            }
+            let loaded = if rope.len() > 0 {
+                tokio::time::timeout_at(began + PATIENCE, loads.next())
+                    .await
+                    .unwrap_or(None)
+            } else {
+                loads.next().await
+            };
+            let Some((more, outcome)) = loaded else { break };
+            rope.append(more);
+            // What lies before it is served all the same.
+            if let Err(error) = outcome {
                 failure = Some(error);
                 break;
             }
         }
+        drop(loads);
         let Some(cut) = cut(&rope, 0, offset, room, first)? else {
             return failure.map_or(Ok(None), Err);
         };
@@ -210,6 +245,13 @@ impl Log {
         let mut rope = Rope::default();
         self.load_run(std::slice::from_ref(extent), &mut rope).await?;
         Ok(rope)
+    }
+
+    /// [`Log::load_run`] into a rope of its own.
+    async fn load_alone(&self, run: &[Extent]) -> (Rope, Result<(), Failure>) {
+        let mut rope = Rope::default();
+        let outcome = self.load_run(run, &mut rope).await;
+        (rope, outcome)
     }
 
     /// Loads extents that lie back to back in one object. On damage `rope` has those before it.
@@ -480,12 +522,23 @@ impl Failure {
     pub(crate) fn of(error: StoreError) -> Self {
         let what = error.to_string();
         match error {
+            error if is_bad_sector(&error) => Self::Error(ReadError::Corrupt { what }),
             StoreError::NotFound { .. } => Self::Moved(ReadError::Store(what)),
             // Shorter than it was written.
             StoreError::Invalid { .. } => Self::Error(ReadError::Corrupt { what }),
             _ => Self::Error(ReadError::Store(what)),
         }
     }
+}
+
+/// Linux' number of the error of a disk that cannot read.
+const EIO: i32 = 5;
+
+/// Whether a local disk cannot read what lies there. It says so each time it is asked, so that this is damage, and no
+/// trouble of the store's. A directory's failures have the system's text alone; remote stores put theirs around it.
+fn is_bad_sector(error: &StoreError) -> bool {
+    let text = std::io::Error::from_raw_os_error(EIO).to_string();
+    matches!(error, StoreError::Unavailable { what, .. } if *what == text)
 }
 
 impl From<ReadError> for Failure {

@@ -23,6 +23,12 @@ impl Rope {
         }
     }
 
+    /// What `more` holds comes after what is here.
+    pub(crate) fn append(&mut self, more: Rope) {
+        self.length += more.length;
+        self.parts.extend(more.parts);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.length
     }

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -12,13 +13,18 @@ use crate::error::LockError;
 /// Holds the lock of a local store's directory until it is dropped.
 #[derive(Debug)]
 pub struct LockGuard {
-    _file: Option<File>,
+    file: Option<Arc<File>>,
 }
 
 impl LockGuard {
     /// Of a store that needs no lock.
     pub(crate) fn empty() -> Self {
-        Self { _file: None }
+        Self { file: None }
+    }
+
+    /// For those who write at the time when the guard goes: the lock ends with the last of them.
+    pub(super) fn held(&self) -> Weak<File> {
+        self.file.as_ref().map_or_else(Weak::new, Arc::downgrade)
     }
 }
 
@@ -49,5 +55,7 @@ pub(super) fn lock(root: &Path, path: &Path) -> Result<LockGuard, LockError> {
     }
     file.set_len(0).and_then(|()| file.rewind()).map_err(fail)?;
     writeln!(file, "{}", std::process::id()).map_err(fail)?;
-    Ok(LockGuard { _file: Some(file) })
+    Ok(LockGuard {
+        file: Some(Arc::new(file)),
+    })
 }

@@ -19,7 +19,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     recycled: Recycled,
     /// The file system knows no rename that replaces nothing.
     by_link: AtomicBool,
+    /// The directory's lock, while somebody has it.
+    lock: Mutex<Weak<File>>,
 }
 
 impl LocalStore {
@@ -97,9 +99,10 @@ impl LocalStore {
         // Rule S2: what was created here above the root is made durable too, else the whole store may vanish.
         for created in &missing {
             let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
-            write::fsync_dir(parent.unwrap_or(FsPath::new("."))).map_err(fail)?;
+            let parent = parent.unwrap_or(FsPath::new("."));
+            write::fsync_dir(parent).map_err(|failure| fail(io::Error::other(failure)))?;
         }
-        write::fsync_dir(&root).map_err(fail)?;
+        write::fsync_dir(&root).map_err(|failure| fail(io::Error::other(failure)))?;
         let rest = LocalFileSystem::new_with_prefix(&root).map_err(|error| fail(io::Error::other(error)))?;
         let shared = Shared {
             root,
@@ -109,6 +112,7 @@ impl LocalStore {
             durable: Mutex::default(),
             recycled: Recycled::default(),
             by_link: AtomicBool::new(false),
+            lock: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -136,6 +140,7 @@ impl LocalStore {
     /// are looked through in the background.
     pub fn lock(&self) -> std::result::Result<LockGuard, LockError> {
         let guard = lock::lock(&self.shared.root, &self.shared.root.join(LOCK))?;
+        *self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner) = guard.held();
         let (shared, env) = (self.shared.clone(), self.env.clone());
         self.env.spawn("local-tmp", async move {
             env.blocking(move || shared.adopt_tmp()).await;
@@ -188,7 +193,12 @@ impl Shared {
                 }
                 // A file of two names is an object too: only this name of it goes.
                 match entry.metadata() {
-                    Ok(found) if found.is_file() && found.nlink() == 1 && self.recycled.wants(found.len()) => {
+                    Ok(found)
+                        if found.is_file()
+                            && found.nlink() == 1
+                            && !self.is_buffered()
+                            && self.recycled.wants(found.len()) =>
+                    {
                         self.recycled.keep(entry.path(), found.len());
                     }
                     // What stays is only litter; the next start tries again.
@@ -207,8 +217,11 @@ impl Shared {
             return fs::remove_file(path);
         }
         let kept = self.tmp_path();
-        fs::rename(&path, &kept)?;
-        self.recycled.keep(kept, found.len());
+        match fs::rename(&path, &kept) {
+            Ok(()) => self.recycled.keep(kept, found.len()),
+            // A new name takes space, which a full disk does not have, and a folder, which somebody removed.
+            Err(_) => return fs::remove_file(path),
+        }
         Ok(())
     }
 
@@ -241,7 +254,7 @@ impl Shared {
         }
         fs::create_dir_all(parent)?;
         for dir in parent.ancestors() {
-            write::fsync_dir(dir).map_err(LocalFailure::Fsync)?;
+            write::fsync_dir(dir)?;
             if dir == self.root {
                 break;
             }
@@ -264,21 +277,24 @@ impl Shared {
         }
         let meta = object_meta(location.clone(), &metadata);
         options.check_preconditions(&meta)?;
-        let range = match &options.range {
-            None => 0..meta.size,
-            Some(range) => wanted(range, meta.size).ok_or(LocalFailure::Range)?,
+        let read = || -> Result<_> {
+            let range = match &options.range {
+                None => 0..meta.size,
+                Some(range) => wanted(range, meta.size).ok_or(LocalFailure::Range)?,
+            };
+            let bytes = match options.head {
+                true => Bytes::new(),
+                false => read_range(&file, &range).map_err(fail)?,
+            };
+            Ok((range, bytes))
         };
-        let bytes = if options.head {
-            Bytes::new()
-        } else {
-            let bytes = read_range(&file, &range).map_err(fail)?;
-            // Deleted meanwhile, its file may have been written again.
-            let named = fs::metadata(&path).map_err(fail)?;
-            if (named.dev(), named.ino()) != (metadata.dev(), metadata.ino()) {
-                return Err(fail(ErrorKind::NotFound.into()));
-            }
-            bytes
-        };
+        let outcome = read();
+        // Deleted meanwhile, its file may have been written again: neither the bytes nor a failure is the object's.
+        let named = fs::metadata(&path).map_err(fail)?;
+        if (named.dev(), named.ino()) != (metadata.dev(), metadata.ino()) {
+            return Err(fail(ErrorKind::NotFound.into()));
+        }
+        let (range, bytes) = outcome?;
         let payload = GetResultPayload::Stream(futures::stream::iter([Ok(bytes)]).boxed());
         Ok(GetResult {
             payload,
@@ -410,6 +426,12 @@ impl ObjectStore for LocalStore {
         // Rule A2: the closure owns the payload until the system calls are over, whoever stops waiting.
         self.env
             .blocking(move || {
+                // Nobody else may take the directory over while this writes, though its own guard be gone.
+                let _held = shared
+                    .lock
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .upgrade();
                 let path = shared.file(&location);
                 match write::put(&shared, &path, &payload, if_absent) {
                     Ok(true) => Ok(PutResult {

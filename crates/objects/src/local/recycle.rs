@@ -6,9 +6,10 @@
 //! not wanted for a while goes.
 //!
 //! A recycled file was renamed out of its object's name before it is written, so a reader that opens the name finds
-//! nothing; one that had opened it before finds out by looking at the name again after it has read.
+//! nothing; one that had opened it before finds out by looking at the name again after it has read. It is written only
+//! after a directory was synced since the rename: else a power cut could bring the old name back, over new bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,10 +31,16 @@ pub(super) struct Recycled {
 
 #[derive(Debug, Default)]
 struct Files {
-    /// By size in blocks; none is empty.
+    /// Those whose renaming may not be durable yet, with their size in blocks, in order.
+    fresh: VecDeque<(PathBuf, u64)>,
+    /// How many were ever kept, and how many of those left `fresh`.
+    kept: u64,
+    settled: u64,
+    /// The others by size in blocks; none is empty.
     by_size: BTreeMap<u64, Vec<PathBuf>>,
+    /// Of both kinds.
     count: usize,
-    bytes: u64,
+    blocks: u64,
     /// The fewest there were since the last release: those were not wanted.
     unwanted: usize,
 }
@@ -46,19 +53,34 @@ impl Recycled {
     /// Whether a file of `size` would be kept.
     pub(super) fn wants(&self, size: u64) -> bool {
         let files = self.lock();
-        (1..=MAX_FILE).contains(&size) && files.count < MAX_FILES && files.bytes + size <= MAX_BYTES
+        let fits = (files.blocks + size.div_ceil(BLOCK)) * BLOCK <= MAX_BYTES;
+        (1..=MAX_FILE).contains(&size) && files.count < MAX_FILES && fits
     }
 
     /// Keeps a file that has no object's name any more.
     pub(super) fn keep(&self, path: PathBuf, size: u64) {
         let mut files = self.lock();
+        let blocks = size.div_ceil(BLOCK);
         files.count += 1;
-        files.bytes += size;
-        files
-            .by_size
-            .entry(size.div_ceil(BLOCK))
-            .or_default()
-            .push(path);
+        files.blocks += blocks;
+        files.kept += 1;
+        files.fresh.push_back((path, blocks));
+    }
+
+    /// To be taken before a directory is synced, and given to [`Recycled::settle`] after.
+    pub(super) fn mark(&self) -> u64 {
+        self.lock().kept
+    }
+
+    /// Files that were kept before `mark` was taken can be written.
+    pub(super) fn settle(&self, mark: u64) {
+        let mut files = self.lock();
+        while files.settled < mark
+            && let Some((path, blocks)) = files.fresh.pop_front()
+        {
+            files.settled += 1;
+            files.by_size.entry(blocks).or_default().push(path);
+        }
     }
 
     /// A file to write `size` bytes into: of that size or up to four times that, else a smaller one of at least
@@ -78,7 +100,7 @@ impl Recycled {
             files.by_size.remove(&found);
         }
         files.count = files.count.saturating_sub(1);
-        files.bytes = files.bytes.saturating_sub(found * BLOCK);
+        files.blocks = files.blocks.saturating_sub(found);
         files.unwanted = files.unwanted.min(files.count);
         path
     }
@@ -87,6 +109,13 @@ impl Recycled {
     pub(super) fn release(&self, all: bool) -> usize {
         let gone: Vec<PathBuf> = {
             let mut files = self.lock();
+            if all {
+                let kept = files.kept;
+                while let Some((path, blocks)) = files.fresh.pop_front() {
+                    files.by_size.entry(blocks).or_default().push(path);
+                }
+                files.settled = kept;
+            }
             let mut excess = if all { files.count } else { files.unwanted };
             let mut gone = Vec::new();
             while excess > 0 {
@@ -100,7 +129,7 @@ impl Recycled {
                 }
                 gone.extend(path);
                 files.count = files.count.saturating_sub(1);
-                files.bytes = files.bytes.saturating_sub(blocks * BLOCK);
+                files.blocks = files.blocks.saturating_sub(blocks);
                 excess -= 1;
             }
             files.unwanted = files.count;
@@ -130,13 +159,23 @@ mod tests {
             recycled.keep(name.into(), size);
         }
         assert!(!recycled.wants(0) && !recycled.wants(MAX_FILE + 1));
+        assert_eq!(recycled.take(4096), None, "its renaming may not be durable");
+        let mark = recycled.mark();
+        recycled.keep("later".into(), 8 << 20);
+        recycled.settle(mark);
+        assert_eq!(recycled.take(8 << 20), None, "it was kept after the mark");
         assert_eq!(recycled.take(2 << 20).as_deref(), Some(Path::new("c")));
         assert_eq!(recycled.take(2 << 20), None, "nothing of that size is left");
         assert_eq!(recycled.take(60_000).as_deref(), Some(Path::new("b")));
         assert_eq!(recycled.take(60_000), None, "a block is no use for sixteen");
         recycled.keep("d".into(), 4096);
-        assert_eq!(recycled.release(false), 0, "what came in since the last time may be wanted yet");
-        assert_eq!(recycled.release(false), 2);
+        recycled.settle(recycled.mark());
+        assert_eq!(
+            recycled.release(false),
+            0,
+            "what came in since the last time may be wanted yet"
+        );
+        assert_eq!(recycled.release(false), 3);
         assert_eq!(recycled.take(1), None);
     }
 }

@@ -19,8 +19,8 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwritev};
 
-use super::aligned::{Aligned, BLOCK, is_aligned};
 use super::Shared;
+use super::aligned::{Aligned, BLOCK, is_aligned};
 use crate::error::LocalFailure;
 
 /// A body up to this is copied into the scratch and written at once.
@@ -59,7 +59,9 @@ fn put_once(
     if !publish(shared, tmp, path, if_absent)? {
         return Ok(false);
     }
+    let mark = shared.recycled.mark();
     fsync_parent(path)?;
+    shared.recycled.settle(mark);
     Ok(true)
 }
 
@@ -275,12 +277,13 @@ pub(super) fn spread(dir: &Path) {
 }
 
 pub(super) fn fsync_parent(path: &Path) -> Result<(), LocalFailure> {
-    path.parent()
-        .map_or(Ok(()), |parent| fsync_dir(parent).map_err(LocalFailure::Fsync))
+    path.parent().map_or(Ok(()), fsync_dir)
 }
 
-pub(super) fn fsync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// A directory that cannot be opened, for want of descriptors say, was not synced, and can be another time; one
+/// whose fsync failed cannot.
+pub(super) fn fsync_dir(dir: &Path) -> Result<(), LocalFailure> {
+    File::open(dir)?.sync_all().map_err(LocalFailure::Fsync)
 }
 
 /// ENOSPC at fdatasync (delayed allocation) loses the temporary file only: nothing was named yet.
