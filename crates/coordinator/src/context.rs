@@ -1,10 +1,12 @@
 //! What a group needs of its shard while it takes a step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use drumlin_wire::Str;
 
 use crate::ids::MemberIds;
+use crate::memory::MemberMemory;
 use crate::timers::Timers;
 use crate::{GroupConfig, Now, Step};
 
@@ -43,6 +45,8 @@ pub(crate) struct Cx<'a> {
     /// When consumer groups have come into their epochs, by the wall clock.
     pub epoch_times: &'a mut BTreeMap<Str, i64>,
     pub counters: &'a mut Counters,
+    /// What members of all groups hold.
+    pub memory: &'a Arc<MemberMemory>,
     pub step: &'a mut Step,
 }
 

@@ -14,6 +14,7 @@ use crate::consumer::{Change, ConsumerGroup, GroupState};
 use crate::context::{Counters, Cx, Timer};
 use crate::group::Group;
 use crate::ids::MemberIds;
+use crate::memory::MemberMemory;
 use crate::offsets::Offsets;
 use crate::serve::{end_consumer, with_consumer};
 use crate::timers::Timers;
@@ -43,6 +44,7 @@ pub struct Shard {
     /// last member's leaving is an epoch too, an empty group has been empty for so long.
     pub(crate) epoch_times: BTreeMap<Str, i64>,
     pub(crate) counters: Counters,
+    pub(crate) memory: Arc<MemberMemory>,
 }
 
 impl Shard {
@@ -59,7 +61,13 @@ impl Shard {
             ids: MemberIds::new(seed),
             epoch_times: BTreeMap::new(),
             counters: Counters::default(),
+            memory: Arc::default(),
         }
+    }
+
+    /// Counts what members hold together with other shards; to be called before anything is loaded.
+    pub fn count_members_in(&mut self, memory: Arc<MemberMemory>) {
+        self.memory = memory;
     }
 
     /// Options from now on: they were changed while the broker runs.
@@ -318,6 +326,7 @@ impl Shard {
             ids: &mut self.ids,
             epoch_times: &mut self.epoch_times,
             counters: &mut self.counters,
+            memory: &self.memory,
             step,
         };
         (&mut self.groups, cx)

@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use drumlin_coordinator::{Caller, ErrorCode, GroupConfig, GroupRequest, GroupResponse};
+use drumlin_coordinator::{Caller, ErrorCode, GroupConfig, GroupRequest, GroupResponse, MemberMemory};
 use drumlin_wire::Str;
 use drumlin_wire::messages::describe_groups_response::DescribedGroup;
 use drumlin_wire::messages::leave_group_request::LeaveGroupRequest;
@@ -733,4 +735,96 @@ fn a_member_names_only_so_many_protocols() {
     assert!(list(&mut world, &[], &[]).is_empty());
     let token = world.join(with(100));
     assert_eq!(world.joined(token).error_code, ErrorCode::MemberIdRequired.code());
+}
+
+/// A JoinGroup's metadata is kept as long as its session, and there may be any number of them.
+#[test]
+fn what_members_that_vanish_have_said_is_bounded() {
+    let mut world = World::new(GroupConfig::default());
+    let memory = Arc::new(MemberMemory::with_limit(8 << 20));
+    world.shard.count_members_in(memory.clone());
+    let said = |bytes: usize| vec![("range", Bytes::from(vec![7; bytes]))];
+    let large = |group: &str, id: &Str, bytes: usize| join(group, id, &said(bytes));
+    // One by one.
+    world.version = 0;
+    let token = world.join(large("g", &Str::EMPTY, 1_000_001));
+    assert_eq!(
+        world.joined(token).error_code,
+        ErrorCode::UnknownServerError.code()
+    );
+    assert_eq!((memory.used(), world.shard.figures().members), (0, 0));
+    // All together, over groups.
+    let mut refused = 0;
+    for n in 0..100 {
+        let token = world.join(large(&format!("g{}", n % 7), &Str::EMPTY, 900_000));
+        match world.got(token) {
+            None => {}
+            Some(GroupResponse::JoinGroup(answer)) => {
+                assert_eq!(answer.error_code, ErrorCode::CoordinatorNotAvailable.code());
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((world.shard.figures().members, refused), (9, 91));
+    assert!(memory.used() <= 8 << 20, "{}", memory.used());
+    // They never come back: what they held is given back, and others can join.
+    world.pass(600_000);
+    assert_eq!((memory.used(), world.shard.figures().members), (0, 0));
+    world.version = 9;
+    stable(&mut world, "h", 3);
+    let held = memory.used();
+    assert!(held > 0);
+    // As much after a move, and nothing once it is gone.
+    world.move_away();
+    assert_eq!(memory.used(), 0);
+    world.shard = world.replayed();
+    world.shard.count_members_in(memory.clone());
+    world.shard.loaded(world.now, &world.topics);
+    assert_eq!(memory.used(), held);
+    world.shard.unload();
+    assert_eq!(memory.used(), 0);
+}
+
+/// One group's members may not outgrow what can be written of them.
+#[test]
+fn a_group_holds_only_so_much() {
+    let mut world = World::new(GroupConfig::default());
+    world.version = 0;
+    let said = vec![("range", Bytes::from(vec![7; 900_000]))];
+    let tokens: Vec<u64> = (0..30)
+        .map(|_| world.join(join("g", &Str::EMPTY, &said)))
+        .collect();
+    let full = ErrorCode::GroupMaxSizeReached.code();
+    let refused: Vec<_> = tokens.into_iter().filter_map(|t| world.got(t)).collect();
+    assert_eq!(refused.len(), 12);
+    let is_full =
+        |answer: &GroupResponse| matches!(answer, GroupResponse::JoinGroup(a) if a.error_code == full);
+    assert!(refused.iter().all(is_full));
+}
+
+/// Kafka's way with a record that is too large: who waits is told, and members gather again.
+#[test]
+fn an_assignment_that_cannot_be_stored_is_refused() {
+    let mut world = World::new(GroupConfig::default());
+    let (ids, _) = stable(&mut world, "g", 2);
+    let tokens: Vec<u64> = ids.iter().map(|id| world.join(join("g", id, &range()))).collect();
+    let generation = world.joined(tokens[1]).generation_id;
+    assert_eq!(world.joined(tokens[0]).error_code, NONE);
+    let written = world.log.len();
+    let follower = world.ask(GroupRequest::SyncGroup(sync("g", &ids[1], generation, &[])));
+    let huge = "x".repeat(9 << 20);
+    let parts = [(&ids[0], huge.as_str()), (&ids[1], huge.as_str())];
+    let leader = world.ask(GroupRequest::SyncGroup(sync("g", &ids[0], generation, &parts)));
+    for token in [follower, leader] {
+        let code = world.synced(token).error_code;
+        assert_eq!(code, ErrorCode::UnknownServerError.code());
+    }
+    assert_eq!(world.log.len(), written, "nothing was written of it");
+    let rebalancing = ErrorCode::RebalanceInProgress.code();
+    assert_eq!(world.heartbeat("g", &ids[0], generation), rebalancing);
+    let tokens: Vec<u64> = ids.iter().map(|id| world.join(join("g", id, &range()))).collect();
+    let generation = world.joined(tokens[0]).generation_id;
+    assert_eq!(world.joined(tokens[1]).error_code, NONE);
+    finish(&mut world, "g", &ids, generation);
 }

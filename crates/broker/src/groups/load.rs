@@ -96,7 +96,9 @@ async fn try_load(hub: &Hub, n: i32, partition: &Arc<Partition>) -> Result<Loade
 }
 
 fn new_shard(hub: &Hub, n: i32) -> Shard {
-    Shard::new(n, Arc::clone(&hub.config().coordinator), hub.env.random_u64())
+    let mut shard = Shard::new(n, Arc::clone(&hub.config().coordinator), hub.env.random_u64());
+    shard.count_members_in(Arc::clone(&hub.members));
+    shard
 }
 
 /// The newest snapshot that is sound and of this log's history.

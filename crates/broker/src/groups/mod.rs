@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drumlin_cluster::Image;
-use drumlin_coordinator::{Caller, ErrorCode, GroupRequest, GroupResponse, partition_for};
+use drumlin_coordinator::{Caller, ErrorCode, GroupRequest, GroupResponse, MemberMemory, partition_for};
 use drumlin_log::{Log, Partition};
 use drumlin_objects::{Bucket, Env};
 use futures::future::join_all;
@@ -71,6 +71,8 @@ pub(crate) struct Hub {
     pub incarnation: u64,
     pub loads: Semaphore,
     pub totals: Totals,
+    /// What members of all groups hold.
+    pub members: Arc<MemberMemory>,
     delete_retention_ms: AtomicI64,
     view: Mutex<Arc<View>>,
     config: Mutex<Arc<GroupsConfig>>,
@@ -142,6 +144,7 @@ impl Groups {
                 incarnation: (image.brokers.get(&config.node_id)).map_or(0, |broker| broker.incarnation),
                 loads: Semaphore::new(LOADS),
                 totals: Totals::default(),
+                members: Arc::default(),
                 delete_retention_ms: AtomicI64::new(0),
                 view: Mutex::new(Arc::new(View::new(Arc::clone(image), 0))),
                 config: Mutex::new(Arc::new(config.groups.clone())),

@@ -80,6 +80,7 @@ impl ClassicGroup {
 
     /// Starts the sessions of a group that was loaded, and rebalances it if it is too large now.
     pub fn loaded(&mut self, cx: &mut Cx<'_>) {
+        self.held.count_in(cx.memory);
         for id in self.members.keys() {
             self.touch(id, cx);
         }

@@ -12,6 +12,7 @@ use drumlin_wire::{DecodeError, Message, Reader, Str};
 
 use super::member::{Member, Protocol};
 use crate::context::{Cx, Timer};
+use crate::memory::Held;
 use crate::offsets::ExpiryBase;
 use crate::{ErrorCode, GroupResponse, Record, keys};
 
@@ -21,6 +22,10 @@ const CONSUMER: &str = "consumer";
 /// So many members may have been given an id and not have come back with it. More push the oldest out,
 /// which will ask for an id again.
 const MAX_PENDING: usize = 10_000;
+
+/// What the members of one group may hold, and what its record may: much more than Kafka can store unless its
+/// `max.message.bytes` is raised, and little enough to be written.
+pub(super) const MAX_GROUP_BYTES: usize = 16 << 20;
 
 /// Where a group is. A group that is gone ("Dead") is not in the shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +109,8 @@ pub(crate) struct ClassicGroup {
     /// Static members: instance id to member id.
     pub(super) statics: BTreeMap<Str, Str>,
     pub(super) pending: Pending,
+    /// What its members hold.
+    pub(super) held: Held,
     /// How many members support a protocol.
     votes: BTreeMap<Str, usize>,
     /// How many members have a JoinGroup waiting.
@@ -142,6 +149,7 @@ impl ClassicGroup {
             members: BTreeMap::new(),
             statics: BTreeMap::new(),
             pending: Pending::default(),
+            held: Held::default(),
             votes: BTreeMap::new(),
             joining: 0,
             unsynced: BTreeSet::new(),
@@ -228,6 +236,8 @@ impl ClassicGroup {
 
     /// Stores a group that was taken over, and starts its members' sessions.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
+        self.count_held();
+        self.held.count_in(cx.memory);
         self.store(&mut cx.step.records);
         for id in self.members.keys() {
             self.touch(id, cx);
@@ -376,7 +386,18 @@ impl ClassicGroup {
         self.members.insert(member.id.clone(), member);
     }
 
+    /// Counts what members hold anew: they were given other assignments.
+    pub(super) fn count_held(&mut self) {
+        self.held.set(self.members.values().map(Member::size).sum());
+    }
+
+    /// Counts what a member votes for and what it holds, or no longer.
     fn count_votes(&mut self, member: &Member, add: bool) {
+        if add {
+            self.held.add(member.size());
+        } else {
+            self.held.remove(member.size());
+        }
         for protocol in &member.protocols {
             let votes = self.votes.entry(protocol.name.clone()).or_default();
             if add {

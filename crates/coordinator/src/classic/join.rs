@@ -5,8 +5,9 @@ use drumlin_wire::Str;
 use drumlin_wire::messages::join_group_request::JoinGroupRequest;
 use drumlin_wire::messages::join_group_response::{JoinGroupResponse, JoinGroupResponseMember};
 
-use super::group::{ClassicGroup, InitialDelay, State, join_failed, refuse, sync_failed};
-use super::member::{Member, Protocol};
+use super::group::{ClassicGroup, InitialDelay, MAX_GROUP_BYTES, State, join_failed, refuse, sync_failed};
+use super::member::{Member, Protocol, protocols_size};
+use crate::consumer::records::MAX_METADATA_BYTES;
 use crate::context::{Cx, Timer};
 use crate::{Caller, ErrorCode, GroupResponse, keys};
 
@@ -40,6 +41,10 @@ impl ClassicGroup {
             let error = join_failed(ErrorCode::InconsistentGroupProtocol, id.clone());
             return cx.step.reply_now(join.token, error);
         }
+        self.held.count_in(cx.memory);
+        if let Err(error) = self.check_size(join, cx) {
+            return cx.step.reply_now(join.token, join_failed(error, id.clone()));
+        }
         if id.is_empty() {
             self.join_new(join, cx);
         } else {
@@ -55,6 +60,30 @@ impl ClassicGroup {
             State::Empty => true,
             State::PreparingRebalance => member.is_some_and(|m| m.joining.is_some()) || self.joining < max,
             State::CompletingRebalance | State::Stable => member.is_some() || self.members.len() < max,
+        }
+    }
+
+    /// Whether what a member says fits: it is kept while the member's session lasts. One that says no more than
+    /// before always does.
+    fn check_size(&self, join: &Join<'_>, cx: &Cx<'_>) -> Result<(), ErrorCode> {
+        let request = join.request;
+        let asked = protocols_size(&request.protocols);
+        if asked > MAX_METADATA_BYTES {
+            return Err(ErrorCode::UnknownServerError);
+        }
+        let instance = request.group_instance_id.as_ref();
+        let id = instance.and_then(|instance| self.statics.get(instance));
+        let before = self.members.get(id.unwrap_or(&request.member_id));
+        let more = asked.saturating_sub(before.map_or(0, Member::size));
+        if more == 0 {
+            return Ok(());
+        }
+        if self.held.bytes() + more > MAX_GROUP_BYTES {
+            return Err(ErrorCode::GroupMaxSizeReached);
+        }
+        match cx.memory.fits(more) {
+            true => Ok(()),
+            false => Err(ErrorCode::CoordinatorNotAvailable),
         }
     }
 
@@ -252,6 +281,7 @@ impl ClassicGroup {
     fn withdraw_assignments(&mut self, cx: &mut Cx<'_>) {
         let mut answered = Vec::new();
         for member in self.members.values_mut() {
+            self.held.remove(member.assignment.len());
             member.assignment = Bytes::new();
             if let Some(token) = member.syncing.take() {
                 cx.step.reply(token, sync_failed(ErrorCode::RebalanceInProgress));

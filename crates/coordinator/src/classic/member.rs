@@ -50,7 +50,38 @@ pub(crate) struct Member {
     pub is_new: bool,
 }
 
+/// What a member takes beside what it says of itself.
+const FIXED: usize = 256;
+/// What a protocol takes beside its bytes.
+const FIXED_PROTOCOL: usize = 64;
+
+/// The bytes of the protocols of a request.
+pub(crate) fn protocols_size(requested: &[JoinGroupRequestProtocol]) -> usize {
+    let sizes = requested
+        .iter()
+        .map(|p| p.name.len() + p.metadata.len() + FIXED_PROTOCOL);
+    sizes.sum()
+}
+
 impl Member {
+    /// The bytes that it holds, about.
+    pub fn size(&self) -> usize {
+        let protocols = self.protocols.iter();
+        let protocols: usize = protocols
+            .map(|p| p.name.len() + p.metadata.len() + FIXED_PROTOCOL)
+            .sum();
+        self.fixed_size() + protocols + self.assignment.len()
+    }
+
+    /// What it takes in its group's record, about, with this assignment.
+    pub fn stored_size(&self, protocol: &str, assignment: &[u8]) -> usize {
+        self.fixed_size() + self.metadata(protocol).map_or(0, Bytes::len) + assignment.len()
+    }
+
+    fn fixed_size(&self) -> usize {
+        FIXED + self.instance.as_ref().map_or(0, |i| i.len()) + self.client_id.len() + self.client_host.len()
+    }
+
     /// What it says under this protocol.
     pub fn metadata(&self, protocol: &str) -> Option<&Bytes> {
         self.protocols

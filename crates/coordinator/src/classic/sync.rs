@@ -7,7 +7,7 @@ use drumlin_wire::Str;
 use drumlin_wire::messages::sync_group_request::SyncGroupRequest;
 use drumlin_wire::messages::sync_group_response::SyncGroupResponse;
 
-use super::group::{ClassicGroup, State, sync_failed};
+use super::group::{ClassicGroup, MAX_GROUP_BYTES, State, sync_failed};
 use crate::context::{Cx, Timer};
 use crate::{ErrorCode, GroupResponse};
 
@@ -25,6 +25,14 @@ impl ClassicGroup {
                     .reply_now(token, sync_failed(ErrorCode::RebalanceInProgress));
             }
             State::CompletingRebalance => {
+                if self.is_leader(id)
+                    && let Err(error) = self.check_room(request, cx)
+                {
+                    return match error {
+                        ErrorCode::UnknownServerError => self.refuse_assignment(token, cx),
+                        error => cx.step.reply_now(token, sync_failed(error)),
+                    };
+                }
                 self.has_synced(id, cx);
                 let before = self.members.get_mut(id).and_then(|m| m.syncing.replace(token));
                 if let Some(before) = before {
@@ -59,6 +67,42 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// Whether an assignment fits in the group's record, and into what all groups may hold.
+    fn check_room(&self, request: &SyncGroupRequest, cx: &Cx<'_>) -> Result<(), ErrorCode> {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let parts = request.assignments.iter();
+        let assigned: BTreeMap<&Str, &Bytes> = parts.map(|a| (&a.member_id, &a.assignment)).collect();
+        let (mut stored, mut more) = (0, 0);
+        for member in self.members.values() {
+            let assignment = assigned.get(&member.id).map_or(&[][..], |bytes| bytes);
+            stored += member.stored_size(&protocol, assignment);
+            more += assignment.len().saturating_sub(member.assignment.len());
+        }
+        match stored > MAX_GROUP_BYTES {
+            true => Err(ErrorCode::UnknownServerError),
+            false if !cx.memory.fits(more) => Err(ErrorCode::CoordinatorNotAvailable),
+            false => Ok(()),
+        }
+    }
+
+    /// An assignment that cannot be stored is nobody's, as one that Kafka refuses with RECORD_TOO_LARGE: everybody
+    /// who waits for it is told, and members have to gather again.
+    fn refuse_assignment(&mut self, token: u64, cx: &mut Cx<'_>) {
+        tracing::warn!(group = %self.id, "an assignment is too large to be stored");
+        let refused = || sync_failed(ErrorCode::UnknownServerError);
+        cx.step.reply(token, refused());
+        let waiting: Vec<(Str, u64)> = self
+            .members
+            .values_mut()
+            .filter_map(|m| Some((m.id.clone(), m.syncing.take()?)))
+            .collect();
+        for (id, token) in waiting {
+            cx.step.reply(token, refused());
+            self.touch(&id, cx);
+        }
+        self.prepare_rebalance(cx);
+    }
+
     fn has_synced(&mut self, id: &Str, cx: &mut Cx<'_>) {
         self.unsynced.remove(id);
         if self.unsynced.is_empty() {
@@ -80,6 +124,7 @@ impl ClassicGroup {
                 .map(|bytes| Bytes::copy_from_slice(bytes))
                 .unwrap_or_default();
         }
+        self.count_held();
         self.store(&mut cx.step.records);
         self.enter(State::Stable, cx.now.wall_ms);
         cx.counters.classic_rebalances += 1;
