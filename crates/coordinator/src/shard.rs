@@ -174,6 +174,11 @@ impl Shard {
     pub fn loaded(&mut self, now: Now, topics: &dyn Topics) -> Step {
         self.phase = Phase::Serving;
         let mut step = Step::default();
+        // Whoever led before may have ended between the topic's deletion and these tombstones. An id that is not
+        // known is of a topic that is gone: offsets are committed for topics that there are, and ids never come back.
+        let gone = |id: Uuid| topics.by_id(id).is_none();
+        let deleted = self.offsets.delete_gone(gone, &mut step.records);
+        self.counters.deletions += deleted as u64;
         // A name whose offsets have all been deleted again is none: nothing of it is stored.
         let offsets = &self.offsets;
         self.groups
@@ -341,10 +346,9 @@ impl Shard {
         }
     }
 
-    /// Counts for metrics.
-    pub fn figures(&self) -> ShardFigures {
-        let mut figures = ShardFigures {
-            offsets: self.offsets.len() as u64,
+    /// What it did since it was made: the counters alone, which cost nothing.
+    pub fn counters(&self) -> ShardFigures {
+        ShardFigures {
             classic_rebalances: self.counters.classic_rebalances,
             consumer_rebalances: self.counters.consumer_rebalances,
             commits: self.counters.commits,
@@ -352,6 +356,14 @@ impl Shard {
             deletions: self.counters.deletions,
             skipped_records: self.counters.skipped_records,
             ..ShardFigures::default()
+        }
+    }
+
+    /// Counts for metrics.
+    pub fn figures(&self) -> ShardFigures {
+        let mut figures = ShardFigures {
+            offsets: self.offsets.len() as u64,
+            ..self.counters()
         };
         for group in self.groups.values() {
             figures.members += group.len() as u64;

@@ -197,6 +197,36 @@ fn a_deleted_topics_offsets_go() {
     }
 }
 
+/// The broker ended between the deletion of a topic and the tombstones: the next coordinator writes them.
+#[test]
+fn offsets_of_a_topic_that_was_deleted_unseen_go_when_they_are_loaded() {
+    let mut world = World::new(GroupConfig::default());
+    for group in ["g", "h"] {
+        assert_eq!(world.commit(commit(group, "", -1, ("a", 0), 1)), NONE);
+        assert_eq!(world.commit(commit(group, "", -1, ("b", 0), 2)), NONE);
+    }
+    world.topics.delete("a");
+    world.topics.create("a", 4);
+    // Until it is told, it answers nobody with them who asks by id, for all or for one.
+    world.version = 10;
+    let all = world.fetch("g", None);
+    assert_eq!(all.topics.len(), 1);
+    assert_eq!(all.topics[0].topic_id, world.topics.id("b"));
+    let before = world.log.len();
+    world.move_away();
+    let tombstones = &world.log[before..];
+    assert_eq!(tombstones.len(), 2);
+    assert!(tombstones.iter().all(|record| record.value.is_none()));
+    for version in [9, 10] {
+        world.version = version;
+        assert_eq!(world.committed("g", "a", 0), -1);
+        assert_eq!(world.committed("h", "b", 0), 2);
+    }
+    let before = world.log.len();
+    world.move_away();
+    assert_eq!(world.log.len(), before, "once");
+}
+
 fn offset_delete(world: &mut World, group: &str, topic: &str) -> (i16, i16) {
     let request = OffsetDeleteRequest {
         group_id: group.into(),

@@ -1,5 +1,7 @@
 //! Offsets that nobody wants any more: expired (KIP-211), or of a topic that was deleted.
 
+use std::collections::BTreeMap;
+
 use drumlin_wire::{Str, Uuid};
 
 use super::{Committed, Offsets, offset_key};
@@ -85,6 +87,29 @@ impl Offsets {
                     topics.remove(name);
                 }
             }
+            !topics.is_empty()
+        });
+        let deleted = records.len() - before;
+        self.count -= deleted;
+        deleted
+    }
+
+    /// Deletes the offsets of topics that are gone, by their ids; where none is known they stay. How many.
+    pub fn delete_gone(&mut self, gone: impl Fn(Uuid) -> bool, records: &mut Vec<Record>) -> usize {
+        let before = records.len();
+        let mut known: BTreeMap<Uuid, bool> = BTreeMap::new();
+        self.groups.retain(|group, topics| {
+            topics.retain(|topic, partitions| {
+                partitions.retain(|partition, committed| {
+                    let id = committed.topic_id;
+                    let keep = id.is_zero() || !*known.entry(id).or_insert_with(|| gone(id));
+                    if !keep {
+                        records.push(keys::tombstone(&offset_key(group, topic, *partition)));
+                    }
+                    keep
+                });
+                !partitions.is_empty()
+            });
             !topics.is_empty()
         });
         let deleted = records.len() - before;

@@ -257,10 +257,14 @@ impl Offsets {
                     true => topics.by_name(name)?.id,
                     false => Uuid::ZERO,
                 };
-                Some(OffsetFetchResponseTopics {
+                // Nor may what is left of a topic of the same name pass for this one's.
+                let own = |c: &Committed| !by_id || c.topic_id.is_zero() || c.topic_id == topic_id;
+                let partitions = partitions.iter().filter(|(_, c)| own(c));
+                let partitions: Vec<_> = partitions.map(|(p, c)| some(*p, c)).collect();
+                (!partitions.is_empty()).then(|| OffsetFetchResponseTopics {
                     name: name.clone(),
                     topic_id,
-                    partitions: partitions.iter().map(|(p, c)| some(*p, c)).collect(),
+                    partitions,
                     ..OffsetFetchResponseTopics::default()
                 })
             })
