@@ -828,3 +828,27 @@ fn an_assignment_that_cannot_be_stored_is_refused() {
     assert_eq!(world.joined(tokens[1]).error_code, NONE);
     finish(&mut world, "g", &ids, generation);
 }
+
+/// KIP-134's wait is for newcomers: one that has gone does not cut it short.
+#[test]
+fn who_goes_away_does_not_end_the_first_wait() {
+    let mut world = World::new(GroupConfig {
+        initial_rebalance_delay_ms: 20_000,
+        ..GroupConfig::default()
+    });
+    let first = new_id(&mut world, "g");
+    let _never_comes = new_id(&mut world, "g");
+    let token = world.join(join("g", &first, &range()));
+    // The session of the id that was never used is over.
+    world.pass(12_000);
+    assert!(world.got(token).is_none(), "the wait was cut short");
+    let second = new_id(&mut world, "g");
+    let other = world.join(join("g", &second, &range()));
+    world.pass(60_000);
+    let (answer, other) = (world.joined(token), world.joined(other));
+    assert_eq!(
+        (answer.generation_id, other.generation_id),
+        (1, 1),
+        "one rebalance for both"
+    );
+}

@@ -101,9 +101,7 @@ impl ClassicGroup {
     pub fn session_due(&mut self, id: &Str, cx: &mut Cx<'_>) {
         if self.pending.contains(id) {
             self.remove(id, cx);
-            if self.state == State::PreparingRebalance && self.have_all_joined() {
-                self.complete_join(cx);
-            }
+            self.complete_if_all_joined(cx);
             return;
         }
         if self.members.get(id).is_none_or(|member| member.waits()) {
@@ -112,8 +110,9 @@ impl ClassicGroup {
         self.remove(id, cx);
         match self.state {
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(cx),
-            State::PreparingRebalance if self.have_all_joined() => self.complete_join(cx),
-            State::PreparingRebalance | State::Empty => {}
+            // The first rebalance waits for newcomers, whoever has gone (Kafka's maybeCompleteJoinPhase).
+            State::PreparingRebalance => self.complete_if_all_joined(cx),
+            State::Empty => {}
         }
     }
 }
