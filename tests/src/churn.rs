@@ -48,10 +48,7 @@ impl Feeder {
                 }
                 for p in 0..partitions {
                     let values: Vec<String> = (0..4).map(|n| format!("{p}-{round}-{n}")).collect();
-                    let (error, _) = connection.produce_all(&topic, p, &values, 20_000)?;
-                    if error != 0 {
-                        bail!("produce: error {error}");
-                    }
+                    connection.produce_surely(&topic, p, &values)?;
                 }
                 std::thread::sleep(Duration::from_millis(100));
             }

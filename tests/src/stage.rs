@@ -99,11 +99,9 @@ impl Topic {
         let from = self.fed.len();
         for p in 0..self.partitions {
             let values: Vec<String> = (from..from + count).map(|n| format!("{p}-{n}")).collect();
-            let (error, _) = self
-                .connection
-                .produce_all(&self.name, p, &values, 20_000)
-                .expect("an answer");
-            assert_eq!(error, 0, "records are accepted");
+            self.connection
+                .produce_surely(&self.name, p, &values)
+                .expect("records are accepted");
             self.fed.extend(values);
         }
     }

@@ -179,6 +179,29 @@ fn offsets_are_reset_in_every_way() {
     assert_eq!(stage.committed(&plan, PARTITIONS), BTreeMap::new());
 }
 
+/// `kafka-configs` of a group: what its members are told, within the broker's limits.
+#[test]
+fn groups_have_configs_of_their_own() {
+    let stage = Stage::new("tools-configs");
+    let bootstrap = stage.broker.bootstrap();
+    let group = ["--entity-type", "groups", "--entity-name", "g"];
+    let of = |more: &[&str]| run(&bootstrap, Tool::Configs, &[&group[..], more].concat());
+    of(&[
+        "--alter",
+        "--add-config",
+        "consumer.session.timeout.ms=5000,consumer.heartbeat.interval.ms=700",
+    ]);
+    let told = of(&["--describe"]);
+    assert!(told.contains("consumer.session.timeout.ms=5000"), "{told}");
+    assert!(told.contains("consumer.heartbeat.interval.ms=700"), "{told}");
+    let beyond = ["--alter", "--add-config", "consumer.session.timeout.ms=500"];
+    let all = [&["--bootstrap-server", &*bootstrap], &group[..], &beyond].concat();
+    java_fails(Tool::Configs, &all).expect("less than the broker allows is refused");
+    of(&["--alter", "--delete-config", "consumer.session.timeout.ms"]);
+    let told = of(&["--describe"]);
+    assert!(!told.contains("consumer.session.timeout.ms=5000"), "{told}");
+}
+
 /// A group of each protocol with a member at work, and an empty one.
 fn cast(stage: &Stage, topic: &Topic) -> Vec<Member> {
     read_and_leave(stage, &stage.plan(topic, "was"), 90);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use drumlin_tests::churn;
-use drumlin_tests::members::{Commit, Kind, Member, Plan, refs, seen, shared, wait_shared, wait_until};
+use drumlin_tests::members::{Commit, Kind, Plan, refs, seen, shared, wait_shared, wait_until};
 use drumlin_tests::stage::{Stage, Topic};
 use drumlin_tests::tools;
 
@@ -224,4 +224,62 @@ fn a_live_group_moves_to_kip_848_and_back() {
     let figures = churn::upgrades_and_back(&stage.broker.bootstrap(), Duration::ZERO, stage.scratch.path())
         .expect("every promise is kept");
     assert_eq!((figures["upgrades"], figures["downgrades"]), (1, 1));
+}
+
+/// A static member that is started again soon has what it had, and nobody else notices.
+#[test]
+fn static_members_come_back_to_what_they_had() {
+    let stage = Stage::new("story-static");
+    let mut topic = stage.topic("story", PARTITIONS);
+    for protocol in ["classic", "new"] {
+        let mut plan = stage.plan(&topic, protocol);
+        plan.session = Duration::from_secs(10);
+        if protocol == "new" {
+            plan = plan.consumer_protocol();
+        }
+        let mut one = stage.member(Kind::Confluent, &plan.clone().instance("one"), "one");
+        let mut two = stage.member(Kind::Confluent, &plan.clone().instance("two"), "two");
+        wait_shared("two share", PATIENCE, &mut [&mut one, &mut two], PARTITIONS).expect("two share");
+        let (had, changes) = (one.assigned(), two.owned.len());
+        one.leave().expect("it stops without leaving the group");
+        topic.feed(20);
+        let mut again = stage.member(Kind::Confluent, &plan.clone().instance("one"), "one-again");
+        let count = topic.fed.len() / PARTITIONS as usize;
+        wait_until("it is back", PATIENCE, &mut [&mut again, &mut two], |m| {
+            m[0].assigned() == had
+                && stage
+                    .committed(&plan, PARTITIONS)
+                    .values()
+                    .filter(|o| **o == count as i64)
+                    .count()
+                    == 3
+        })
+        .expect("it has what it had");
+        assert_eq!(two.owned.len(), changes, "{protocol}: the other has not noticed");
+        again.leave().expect("it stops");
+        two.leave().expect("it stops");
+    }
+}
+
+/// A pattern of KIP-848 is matched by the broker, against topics that come later too.
+#[test]
+fn patterns_take_topics_that_come_later() {
+    let stage = Stage::new("story-patterns");
+    let mut plan = stage
+        .plan(&stage.topic("other", 1), "patterns")
+        .consumer_protocol();
+    plan.topic = "^sto-[a-c]".to_owned();
+    stage.topic("sto-z", 1).feed(10);
+    stage.topic("sto-a", PARTITIONS).feed(10);
+    let mut member = stage.member(Kind::Confluent, &plan, "member");
+    wait_until("what is there", PATIENCE, &mut [&mut member], |m| {
+        m[0].records.len() == 30
+    })
+    .expect("it reads the topic that is there");
+    stage.topic("sto-b", PARTITIONS).feed(10);
+    wait_until("what comes later", PATIENCE, &mut [&mut member], |m| {
+        m[0].records.len() == 60
+    })
+    .expect("it reads the topic that came later");
+    member.leave().expect("it leaves");
 }

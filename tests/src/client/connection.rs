@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -226,6 +226,25 @@ impl Connection {
         {
             Some(p) => Ok((p.error_code, p.base_offset)),
             None => bail!("Produce: an empty answer"),
+        }
+    }
+
+    /// As [`Connection::produce_all`], tried again for as long as a partition that was
+    /// just created has no leader; any other error is one.
+    pub fn produce_surely<V: AsRef<[u8]>>(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        values: &[V],
+    ) -> anyhow::Result<i64> {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.produce_all(topic, partition, values, 20_000)? {
+                (0, offset) => return Ok(offset),
+                // UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER
+                (3 | 5 | 6, _) if Instant::now() < end => std::thread::sleep(Duration::from_millis(50)),
+                (error, _) => bail!("produce to {topic} {partition}: error {error}"),
+            }
         }
     }
 
