@@ -356,3 +356,46 @@ fn custom_assignors_are_not_upgraded() {
     assert!(answer.error_message.unwrap().contains("custom assignor"));
     assert_eq!(world.heartbeat("g", &ids[0], generation + 1), NONE);
 }
+
+/// A static consumer is started anew with the classic protocol, naming one assignor twice: it is the last of its kind,
+/// and the group has to become a classic one all the same, with everybody's session running.
+#[test]
+fn an_assignor_named_twice_has_one_vote() {
+    let mut world = World::new(config());
+    let (ids, _) = classic(&mut world);
+    world.version = 1;
+    let token = world.ask(GroupRequest::ConsumerGroupHeartbeat(
+        ConsumerGroupHeartbeatRequest {
+            group_id: "g".into(),
+            member_id: "static-member".into(),
+            instance_id: Some("i".into()),
+            rebalance_timeout_ms: 60_000,
+            subscribed_topic_names: Some(vec!["a".into()]),
+            topic_partitions: Some(Vec::new()),
+            ..ConsumerGroupHeartbeatRequest::default()
+        },
+    ));
+    world.version = 9;
+    match world.got(token) {
+        Some(GroupResponse::ConsumerGroupHeartbeat(answer)) => assert_eq!(answer.error_code, NONE),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(describe(&mut world).members.len(), 3);
+    let twice = [range(), range()].concat();
+    let mut request = join("g", &Str::EMPTY, &twice);
+    request.group_instance_id = Some("i".into());
+    let token = world.join(request);
+    world.got(token);
+    let figures = world.shard.figures();
+    assert_eq!(
+        (
+            figures.members,
+            figures.classic_stable + figures.classic_preparing
+        ),
+        (3, 1)
+    );
+    same_after_replay(&world);
+    // Nobody is heard of any more: nobody stays.
+    world.pass(120_000);
+    assert_eq!(world.shard.figures().members, 0, "{ids:?}");
+}

@@ -24,6 +24,7 @@ use super::heartbeat::{Comer, check_size};
 use super::member::{ClassicMember, Member, MemberState, Metadata};
 use super::records::MAX_KEY_STRING;
 use super::{Context, Downgrade, GroupError, Outcome};
+use crate::classic::Protocol;
 use crate::{Caller, ErrorCode, MigrationPolicy};
 
 /// Kafka asks a dynamic member to come back with the id it is given from this version of JoinGroup on
@@ -138,6 +139,18 @@ impl ConsumerGroup {
                 rebalance,
             }),
         }
+    }
+
+    /// Starts what [`ConsumerGroup::classic_join`] has left to the classic group that did not come about: nobody may
+    /// be a member without a session.
+    pub fn stay(&mut self, ctx: &Context<'_>, id: &Str) {
+        let Some(member) = self.state.members.get(id) else {
+            return;
+        };
+        let timeout = member.metadata.rebalance_timeout_ms;
+        let session = member.metadata.classic.as_ref().map(|c| c.session_timeout_ms);
+        self.start_session(ctx, id, session);
+        self.set_timer(ctx, TimerKind::Sync, id, timeout);
     }
 
     /// INCONSISTENT_GROUP_PROTOCOL unless some assignor of the member is one that all classic members have.
@@ -347,11 +360,12 @@ fn joined(
     metadata.regex = Str::EMPTY;
     metadata.client_id = caller.client_id.detach();
     metadata.client_host = caller.client_host.detach();
-    let protocols = request.protocols.iter();
+    // Each once: a name counts for one vote if the group becomes a classic one.
+    let protocols = Protocol::list(&request.protocols).into_iter();
     metadata.classic = Some(ClassicMember {
         session_timeout_ms: request.session_timeout_ms,
         protocols: protocols
-            .map(|protocol| (protocol.name.detach(), Bytes::copy_from_slice(&protocol.metadata)))
+            .map(|protocol| (protocol.name, protocol.metadata))
             .collect(),
     });
     metadata

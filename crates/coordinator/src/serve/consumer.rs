@@ -286,6 +286,9 @@ impl Shard {
         let Some(classic) = convert::downgrade(group, downgrade, topics, &mut cx) else {
             // They have no assignor in common, and cannot be a classic group.
             let records = with_consumer(id, group, topics, &mut cx, |group, ctx| {
+                if let Some(joining) = &downgrade.joining {
+                    group.stay(ctx, joining);
+                }
                 match downgrade.leaving.is_empty() {
                     true => Vec::new(),
                     false => group.remove_members(ctx, &downgrade.leaving),
