@@ -33,26 +33,61 @@ pub async fn handle(cx: &Cx, request: OffsetFetchRequest) -> OffsetFetchResponse
     if cx.version < GROUPS_FROM {
         let group = single(request);
         let asked = group.topics.clone();
-        return flat(cx, fetch(cx, group, stable, true).await, asked);
+        let groups = fetch_all(cx, vec![group], stable).await;
+        return flat(cx, groups.into_iter().next().unwrap_or_default(), asked);
+    }
+    OffsetFetchResponse {
+        groups: fetch_all(cx, request.groups, stable).await,
+        ..Default::default()
+    }
+}
+
+/// Looks all groups up, and meanwhile asks once for all of them whether this broker leads still.
+async fn fetch_all(
+    cx: &Cx,
+    groups: Vec<OffsetFetchRequestGroup>,
+    stable: bool,
+) -> Vec<OffsetFetchResponseGroup> {
+    if groups.is_empty() {
+        return Vec::new();
     }
     let mut seen = BTreeSet::new();
     // What is named twice is answered once: an answer must not outgrow what there is.
-    let asked: Vec<(OffsetFetchRequestGroup, bool)> = request
-        .groups
+    let asked: Vec<(OffsetFetchRequestGroup, bool)> = groups
         .into_iter()
         .map(|group| {
             let first = seen.insert(group.group_id.clone());
             (group, first)
         })
         .collect();
-    let groups = futures::stream::iter(asked)
+    let answers = futures::stream::iter(asked)
         .map(|(group, first)| fetch(cx, group, stable, first))
         .buffered(GROUPS_AT_ONCE)
-        .collect()
-        .await;
-    OffsetFetchResponse {
-        groups,
-        ..Default::default()
+        .collect::<Vec<_>>();
+    let (mut answers, leads) = tokio::join!(answers, cx.broker.confirm_leading(PATIENCE));
+    let deposed = match leads {
+        Ok(()) => None,
+        Err(ErrorCode::NotLeaderOrFollower) => Some(Coordinator::NotCoordinator),
+        Err(_) => Some(Coordinator::CoordinatorNotAvailable),
+    };
+    let metrics = &cx.broker.metrics;
+    for group in &mut answers {
+        if let Some(error) = deposed {
+            refuse(group, error);
+        }
+        metrics.error(ApiKey::OffsetFetch, group.error_code);
+        for partition in group.topics.iter().flat_map(|topic| &topic.partitions) {
+            metrics.error(ApiKey::OffsetFetch, partition.error_code);
+        }
+    }
+    answers
+}
+
+/// Takes an answer back: nothing may be told of the group's offsets.
+fn refuse(group: &mut OffsetFetchResponseGroup, error: Coordinator) {
+    group.topics.clear();
+    if group.error_code != Coordinator::InvalidRequest.code() {
+        group.error_code = error.code();
     }
 }
 
@@ -84,34 +119,17 @@ async fn fetch(
         require_stable,
     };
     let answer = if first {
-        // What the answer would say in the other case.
-        let deposed = |error| request.failed(error);
-        let (not_coordinator, not_available) = (
-            deposed(Coordinator::NotCoordinator),
-            deposed(Coordinator::CoordinatorNotAvailable),
-        );
-        let (answer, leads) = tokio::join!(ask(cx, request), cx.broker.confirm_leading(PATIENCE));
-        match leads {
-            Ok(()) => answer,
-            Err(ErrorCode::NotLeaderOrFollower) => not_coordinator,
-            Err(_) => not_available,
-        }
+        ask(cx, request).await
     } else {
         request.failed(Coordinator::InvalidRequest)
     };
-    let group = match answer {
+    match answer {
         GroupResponse::OffsetFetch(group) => group,
         _ => OffsetFetchResponseGroup {
             error_code: Coordinator::UnknownServerError.code(),
             ..Default::default()
         },
-    };
-    let metrics = &cx.broker.metrics;
-    metrics.error(ApiKey::OffsetFetch, group.error_code);
-    for partition in group.topics.iter().flat_map(|topic| &topic.partitions) {
-        metrics.error(ApiKey::OffsetFetch, partition.error_code);
     }
-    group
 }
 
 /// A group's answer in the form of the old versions.
@@ -164,4 +182,28 @@ fn each_failed(asked: &[OffsetFetchRequestTopics], error_code: i16) -> Vec<Offse
             ..Default::default()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deposed_coordinator_tells_no_offset() {
+        let mut group = OffsetFetchResponseGroup {
+            group_id: "g".into(),
+            topics: vec![Default::default()],
+            ..Default::default()
+        };
+        refuse(&mut group, Coordinator::NotCoordinator);
+        assert_eq!(
+            (group.topics.len(), group.error_code),
+            (0, Coordinator::NotCoordinator.code())
+        );
+        assert_eq!(group.group_id, "g");
+        // What is wrong with the request itself stays.
+        group.error_code = Coordinator::InvalidRequest.code();
+        refuse(&mut group, Coordinator::NotCoordinator);
+        assert_eq!(group.error_code, Coordinator::InvalidRequest.code());
+    }
 }
