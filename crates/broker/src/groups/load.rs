@@ -47,6 +47,11 @@ pub(super) async fn load(hub: Arc<Hub>, n: i32, partition: Arc<Partition>) -> Lo
     let mut pause = Duration::from_millis(200);
     let began = Instant::now();
     loop {
+        // What an earlier shard of this process appended is its own until it is committed. Waited for without a
+        // place: others, whose records are committed, can load meanwhile.
+        while partition.high_watermark() < partition.log_end_offset() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let outcome = {
             // Never closed; were it, loads would only not be paced.
             let _place = hub.loads.acquire().await.ok();
@@ -77,10 +82,6 @@ pub(super) async fn load(hub: Arc<Hub>, n: i32, partition: Arc<Partition>) -> Lo
 }
 
 async fn try_load(hub: &Hub, n: i32, partition: &Arc<Partition>) -> Result<Loaded, LoadError> {
-    // What an earlier shard of this process appended is its own until it is committed.
-    while partition.high_watermark() < partition.log_end_offset() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     let end = partition.high_watermark();
     let start = partition.log_start_offset();
     let mut shard = None;
