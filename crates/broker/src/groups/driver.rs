@@ -7,14 +7,14 @@
 //! State is applied when a step is made, and nothing is ever rolled back: a batch that the log has no room for is tried
 //! again until it has, and meanwhile nothing else is taken. What waits for too long is told to come again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drumlin_coordinator::{Caller, ErrorCode, GroupRequest, GroupResponse, Reply, Shard, Step};
+use drumlin_coordinator::{Caller, ErrorCode, GroupRequest, GroupResponse, Reply, Shard, ShardFigures, Step};
 use drumlin_log::{AppendError, Partition, SnapshotName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use tracing::{debug, error, warn};
 use super::append::{Flights, Gathered, append};
 use super::clock::Clock;
 use super::control::{Control, Stop};
+use super::held::Held;
 use super::report::{GroupOffset, ShardReport};
 use super::view::View;
 use super::{Hub, load, snapshot};
@@ -56,15 +57,6 @@ pub(crate) enum Mail {
     },
 }
 
-impl Mail {
-    fn until(&self) -> Option<Instant> {
-        match self {
-            Mail::Request { until, .. } => Some(*until),
-            Mail::Report { .. } => None,
-        }
-    }
-}
-
 /// Why a shard is served no longer.
 enum End {
     Stopped(Stop),
@@ -91,7 +83,7 @@ pub(super) struct Driver {
     mail: mpsc::Receiver<Mail>,
     control: Arc<Control>,
     clock: Clock,
-    held: VecDeque<Mail>,
+    held: Held,
     /// Requests that the shard has and has not answered, by token.
     waiting: HashMap<u64, oneshot::Sender<GroupResponse>>,
     next_token: u64,
@@ -105,9 +97,12 @@ pub(super) struct Driver {
     committed: i64,
     /// Records since the last snapshot.
     since_snapshot: u64,
+    looks: snapshot::Looks,
     taken: Option<Taken>,
     putting: Option<SnapshotPut>,
     view: Arc<View>,
+    /// Counters of the shard that the totals have.
+    counted: ShardFigures,
 }
 
 impl Driver {
@@ -128,7 +123,7 @@ impl Driver {
             partition,
             mail,
             control,
-            held: VecDeque::new(),
+            held: Held::default(),
             waiting: HashMap::new(),
             next_token: 0,
             flights: Flights::default(),
@@ -136,8 +131,10 @@ impl Driver {
             end: 0,
             committed: 0,
             since_snapshot: 0,
+            looks: snapshot::Looks::default(),
             taken: None,
             putting: None,
+            counted: ShardFigures::default(),
         }
     }
 
@@ -148,10 +145,11 @@ impl Driver {
                 Ok(never) => match never {},
                 Err(end) => end,
             };
-            self.hub.totals.unloaded(&shard.figures());
             if let End::Stopped(Stop::Shutdown(deadline)) = end {
                 let _ = tokio::time::timeout_at(deadline, self.finish(&mut shard)).await;
             }
+            self.count(&shard);
+            self.counted = ShardFigures::default();
             self.unload(&mut shard);
             match end {
                 End::Stopped(_) | End::LogEnded => return,
@@ -191,6 +189,15 @@ impl Driver {
         Some(shard)
     }
 
+    /// Adds what the shard has done since to the totals, which outlive it and are told without asking it.
+    fn count(&mut self, shard: &Shard) {
+        let counters = shard.counters();
+        if counters != self.counted {
+            self.hub.totals.counted(&self.counted, &counters);
+            self.counted = counters;
+        }
+    }
+
     async fn serve(&mut self, shard: &mut Shard) -> Result<std::convert::Infallible, End> {
         loop {
             self.settle()?;
@@ -198,6 +205,7 @@ impl Driver {
             self.drain();
             self.requests(shard);
             self.timers(shard);
+            self.count(shard);
             self.write().await?;
             self.snapshot(shard);
             self.wait(shard).await;
@@ -209,18 +217,19 @@ impl Driver {
         let timer = shard.next_deadline().map(|at| self.clock.wake_for(at));
         let commit = self.flights.oldest();
         let deaf = self.flights.full();
-        let expiry = self
+        let expiries = self
             .held
-            .front()
-            .map_or_else(|| self.flights.next_expiry(), Mail::until);
-        let wake = timer.into_iter().chain(expiry).min();
+            .next_expiry()
+            .into_iter()
+            .chain(self.flights.next_expiry());
+        let wake = timer.into_iter().chain(expiries).min();
         let asleep = self.clock.instant();
         tokio::select! {
             biased;
             () = self.control.changed() => {}
             () = committed(commit) => {}
             mail = self.mail.recv(), if !deaf => match mail {
-                Some(mail) => self.held.push_back(mail),
+                Some(mail) => self.held.push(mail),
                 // The table let go of this shard: news of it follow.
                 None => self.control.changed().await,
             },
@@ -247,16 +256,7 @@ impl Driver {
         }
         let now = self.clock.instant();
         self.flights.expire(now);
-        while self
-            .held
-            .front()
-            .and_then(Mail::until)
-            .is_some_and(|until| until <= now)
-        {
-            if let Some(Mail::Request { request, answer, .. }) = self.held.pop_front() {
-                let _ = answer.send(request.failed(ErrorCode::CoordinatorNotAvailable));
-            }
-        }
+        self.held.expire(now);
         Ok(())
     }
 
@@ -283,20 +283,23 @@ impl Driver {
         while self.held.len() < TURN
             && let Ok(mail) = self.mail.try_recv()
         {
-            self.held.push_back(mail);
+            self.held.push(mail);
         }
     }
 
     fn requests(&mut self, shard: &mut Shard) {
-        if self.held.is_empty() || self.flights.full() {
+        for mail in self.held.take_reports() {
+            if let Mail::Report { limit, answer } = mail {
+                let _ = answer.send(report(shard, limit));
+            }
+        }
+        if self.held.len() == 0 || self.flights.full() {
             return;
         }
         self.view = self.hub.view();
-        for mail in std::mem::take(&mut self.held) {
+        for mail in self.held.take() {
             match mail {
-                Mail::Report { limit, answer } => {
-                    let _ = answer.send(report(shard, limit));
-                }
+                Mail::Report { .. } => {}
                 // Nobody waits for the answer, and nothing was begun.
                 Mail::Request { answer, .. } if answer.is_closed() => {}
                 Mail::Request {
@@ -396,7 +399,8 @@ impl Driver {
             }
         }
         self.drain();
-        self.held.retain(|mail| matches!(mail, Mail::Request { .. }));
+        // There is no shard to ask here: they ask again.
+        drop(self.held.take_reports());
         self.settle()?;
         match self.control.stopped() {
             Some(Stop::Unload) => Err(End::Stopped(Stop::Unload)),
@@ -410,9 +414,7 @@ impl Driver {
         if self.putting.is_some() {
             return;
         }
-        // Counting what is live is not free: only when there may be a point in it.
-        let due = |since| snapshot::due(since, 0) && snapshot::due(since, live(shard));
-        if self.taken.is_none() && due(self.since_snapshot) {
+        if self.taken.is_none() && self.looks.due(self.since_snapshot, || live(shard)) {
             self.taken = self.take_snapshot(shard);
         }
         if self
@@ -498,11 +500,7 @@ impl Driver {
         self.flights.abandon();
         self.waiting.clear();
         self.taken = None;
-        for mail in self.held.drain(..) {
-            if let Mail::Request { request, answer, .. } = mail {
-                let _ = answer.send(request.failed(ErrorCode::NotCoordinator));
-            }
-        }
+        self.held.refuse(ErrorCode::NotCoordinator);
     }
 }
 

@@ -20,6 +20,7 @@ mod clock;
 pub mod control;
 mod driver;
 mod failed;
+mod held;
 mod load;
 pub mod report;
 mod snapshot;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use drumlin_coordinator::ShardFigures;
 use drumlin_wire::Str;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Hub;
 use super::driver::Mail;
@@ -74,8 +75,8 @@ pub(crate) struct Totals {
     snapshot_bytes: AtomicU64,
     records: AtomicU64,
     batches: AtomicU64,
-    /// Counters of shards that are gone.
-    gone: std::sync::Mutex<ShardFigures>,
+    /// Counters of all shards there were: one that does not answer, or is gone, must not make them go back.
+    counters: std::sync::Mutex<ShardFigures>,
 }
 
 impl Totals {
@@ -100,22 +101,35 @@ impl Totals {
         self.batches.fetch_add(batches, Ordering::Relaxed);
     }
 
-    pub fn unloaded(&self, figures: &ShardFigures) {
-        let mut gone = self
-            .gone
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        add_counters(&mut gone, figures);
+    /// A shard has got from these counters to those.
+    pub fn counted(&self, before: &ShardFigures, after: &ShardFigures) {
+        let mut sum = self.counters();
+        let add = |sum: &mut u64, before: u64, after: u64| *sum += after.saturating_sub(before);
+        add(
+            &mut sum.classic_rebalances,
+            before.classic_rebalances,
+            after.classic_rebalances,
+        );
+        add(
+            &mut sum.consumer_rebalances,
+            before.consumer_rebalances,
+            after.consumer_rebalances,
+        );
+        add(&mut sum.commits, before.commits, after.commits);
+        add(&mut sum.expirations, before.expirations, after.expirations);
+        add(&mut sum.deletions, before.deletions, after.deletions);
+        add(
+            &mut sum.skipped_records,
+            before.skipped_records,
+            after.skipped_records,
+        );
     }
-}
 
-fn add_counters(sum: &mut ShardFigures, more: &ShardFigures) {
-    sum.classic_rebalances += more.classic_rebalances;
-    sum.consumer_rebalances += more.consumer_rebalances;
-    sum.commits += more.commits;
-    sum.expirations += more.expirations;
-    sum.deletions += more.deletions;
-    sum.skipped_records += more.skipped_records;
+    fn counters(&self) -> std::sync::MutexGuard<'_, ShardFigures> {
+        self.counters
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 fn add_gauges(sum: &mut ShardFigures, more: &ShardFigures) {
@@ -132,14 +146,14 @@ fn add_gauges(sum: &mut ShardFigures, more: &ShardFigures) {
 }
 
 /// Asks the shards, all at once.
+///
+/// Their figures first, then the offsets: how many each is to tell follows from how many there are, so that all of them
+/// together make no more copies than are wanted. Over the limit it is the later shards' that are left out.
 pub(super) async fn gather(hub: &Hub, shards: Vec<mpsc::Sender<Mail>>, limit: usize) -> GroupsReport {
     let totals = &hub.totals;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut all = GroupsReport {
-        figures: *totals
-            .gone
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner),
+        figures: *totals.counters(),
         loads: count(&totals.loads),
         load_time: Duration::from_micros(count(&totals.load_us)),
         replayed: count(&totals.replayed),
@@ -150,33 +164,70 @@ pub(super) async fn gather(hub: &Hub, shards: Vec<mpsc::Sender<Mail>>, limit: us
         batches: count(&totals.batches),
         ..GroupsReport::default()
     };
+    let deadline = hub.env.instant() + PATIENCE;
+    let mut left = limit;
+    let mut wanted = Vec::new();
+    let told = ask(shards.iter().map(|mail| (mail, 0)), deadline).await;
+    for (mail, told) in shards.iter().zip(told) {
+        // One that loads lets go of the question.
+        let Some(shard) = told else {
+            all.loading += 1;
+            continue;
+        };
+        all.loaded += 1;
+        add_gauges(&mut all.figures, &shard.figures);
+        let share = usize::try_from(shard.figures.offsets)
+            .unwrap_or(usize::MAX)
+            .min(left);
+        if share > 0 {
+            left -= share;
+            wanted.push((mail, share));
+        }
+    }
+    for shard in ask(wanted.into_iter(), deadline).await.into_iter().flatten() {
+        all.offsets.extend(shard.offsets);
+    }
+    all.offsets
+        .sort_by(|a, b| (&a.group, &a.topic, a.partition).cmp(&(&b.group, &b.topic, b.partition)));
+    all
+}
+
+/// Asks each for so many offsets, all at once; none from one that does not answer.
+async fn ask(
+    shards: impl Iterator<Item = (&mpsc::Sender<Mail>, usize)>,
+    deadline: Instant,
+) -> Vec<Option<ShardReport>> {
     let asked: Vec<_> = shards
-        .iter()
-        .map(|mail| {
+        .map(|(mail, limit)| {
             let (answer, answered) = oneshot::channel();
             let sent = mail.try_send(Mail::Report { limit, answer });
             (sent.is_ok()).then_some(answered)
         })
         .collect();
-    let deadline = hub.env.instant() + PATIENCE;
+    let mut told = Vec::with_capacity(asked.len());
     for answered in asked {
-        let told = match answered {
-            Some(answered) => tokio::time::timeout_at(deadline, answered).await.ok(),
+        told.push(match answered {
+            Some(answered) => (tokio::time::timeout_at(deadline, answered).await.ok()).and_then(Result::ok),
             None => None,
-        };
-        match told {
-            Some(Ok(shard)) => {
-                all.loaded += 1;
-                add_counters(&mut all.figures, &shard.figures);
-                add_gauges(&mut all.figures, &shard.figures);
-                all.offsets.extend(shard.offsets);
-            }
-            // One that loads lets go of the question.
-            _ => all.loading += 1,
-        }
+        });
     }
-    all.offsets
-        .sort_by(|a, b| (&a.group, &a.topic, a.partition).cmp(&(&b.group, &b.topic, b.partition)));
-    all.offsets.truncate(limit);
-    all
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_do_not_go_back_when_a_shard_is_loaded_anew() {
+        let totals = Totals::default();
+        let commits = |commits| ShardFigures {
+            commits,
+            ..ShardFigures::default()
+        };
+        totals.counted(&commits(0), &commits(5));
+        totals.counted(&commits(5), &commits(9));
+        totals.counted(&commits(0), &commits(2));
+        assert_eq!(*totals.counters(), commits(11));
+    }
 }

@@ -69,8 +69,30 @@ fn young(taken_ms: i64, now_ms: i64, delete_retention_ms: i64) -> bool {
 }
 
 /// Whether so many records since the last snapshot make one due.
-pub(super) fn due(since: u64, live: u64) -> bool {
+fn due(since: u64, live: u64) -> bool {
     since >= RECORDS_MIN && since >= live.saturating_mul(PER_LIVE)
+}
+
+/// When a shard looked whether a snapshot is due: counting what is live is not free.
+#[derive(Default)]
+pub(super) struct Looks {
+    /// Records since the last snapshot, at the last look.
+    at: u64,
+}
+
+impl Looks {
+    /// Whether one is due. `live` is asked only when there may be a point in it.
+    pub fn due(&mut self, since: u64, live: impl FnOnce() -> u64) -> bool {
+        if since < self.at {
+            // There was a snapshot, or the shard was loaded.
+            self.at = 0;
+        }
+        if since < self.at.saturating_add(RECORDS_MIN) {
+            return false;
+        }
+        self.at = since;
+        due(since, live())
+    }
 }
 
 /// The same when the broker stops and would replay them soon.
@@ -193,6 +215,26 @@ mod tests {
         // The clock went back by more than it may be wrong.
         assert!(young(MARGIN_MS, 0, day) && !young(MARGIN_MS + 1, 0, day));
         assert!(!young(0, 0, 1_000));
+    }
+
+    #[test]
+    fn what_is_live_is_counted_once_in_so_many_records() {
+        let mut looks = Looks::default();
+        let mut counted = 0;
+        let mut due_at = Vec::new();
+        let mut since = 0;
+        for n in 1..=200_000u32 {
+            since += 1;
+            let count = || {
+                counted += 1;
+                20_000
+            };
+            if looks.due(since, count) {
+                due_at.push(n);
+                since = 0;
+            }
+        }
+        assert_eq!((counted, due_at), (20, vec![80_000, 160_000]));
     }
 
     #[test]
