@@ -14,7 +14,7 @@ struct Arguments {
     /// Within ten minutes.
     #[arg(long)]
     quick: bool,
-    /// Run one group only: local, tools, starts, many, minio, memory.
+    /// Run one group only: local, tools, groups, starts, many, minio, memory.
     #[arg(long)]
     only: Vec<String>,
     /// Leave Drumlin out, to try the comparison itself.

@@ -1,10 +1,13 @@
 //! The load generator by hand: each command prints its figures as one line of JSON.
 
+// A program's modules lie beside it; a folder of its name keeps this one from being taken for a program.
+#[path = "drumlin-load/groups.rs"]
+mod groups;
+
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use drumlin_benches::load::batches::{Codec, Shape};
-use drumlin_benches::load::summary::Summary;
 use drumlin_benches::load::{fetch, first, idle, produce, proxy};
 use drumlin_benches::process;
 use drumlin_tests::client::Connection;
@@ -63,6 +66,9 @@ enum Command {
         #[arg(long, default_value_t = u64::MAX)]
         bytes: u64,
     },
+    /// Members of consumer groups.
+    #[command(flatten)]
+    Groups(groups::Command),
     /// Read from a proxy until it ends.
     Drain {
         #[arg(long)]
@@ -217,6 +223,7 @@ fn main() -> anyhow::Result<()> {
             connections,
             bytes,
         } => proxy::serve(&store, &listen, connections, bytes),
+        Command::Groups(command) => groups::run(command),
         Command::Drain {
             address,
             connections,
@@ -275,7 +282,7 @@ fn fetch_options(o: Fetch) -> anyhow::Result<fetch::Options> {
     })
 }
 
-fn print(summary: &Summary) -> anyhow::Result<()> {
+fn print(summary: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(summary)?);
     Ok(())
 }

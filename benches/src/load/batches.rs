@@ -56,13 +56,13 @@ pub struct Built {
 }
 
 /// A source of bytes that LZ4 makes about half as large: pieces of sixteen letters, every other one seen before.
-struct Letters {
+pub(crate) struct Letters {
     state: u64,
     seen: [[u8; 16]; 32],
 }
 
 impl Letters {
-    fn new(seed: u64) -> Letters {
+    pub(crate) fn new(seed: u64) -> Letters {
         let mut letters = Letters {
             state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             seen: [[0; 16]; 32],
@@ -71,7 +71,7 @@ impl Letters {
         letters
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         // xorshift64*
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
@@ -84,7 +84,7 @@ impl Letters {
         std::array::from_fn(|at| b'a' + (bits >> (at * 4) & 15) as u8)
     }
 
-    fn fill(&mut self, out: &mut [u8]) {
+    pub(crate) fn fill(&mut self, out: &mut [u8]) {
         for chunk in out.chunks_mut(16) {
             let choice = self.next() >> 58;
             let piece = match self.seen.get(choice as usize) {

@@ -128,7 +128,12 @@ fn read_part(options: &Options, part: usize, phase: &AtomicU8) -> anyhow::Result
         options.from + length * part / parts,
         options.from + length * (part + 1) / parts,
     );
-    let mut reader = Fetcher::open(options)?;
+    let mut reader = Fetcher::open(&options.bootstrap)?;
+    let source = Source {
+        topic: options.topic.clone(),
+        partition: options.partition,
+        max_bytes: options.max_bytes,
+    };
     let mut found = Part::default();
     let mut offset = from;
     loop {
@@ -137,7 +142,7 @@ fn read_part(options: &Options, part: usize, phase: &AtomicU8) -> anyhow::Result
             return Ok(found);
         }
         let began = Instant::now();
-        let answer = reader.fetch(options, offset)?;
+        let answer = reader.fetch(&source, offset)?;
         found.total_bytes += answer.bytes;
         if phase.load(Ordering::Relaxed) == COUNTING && state == COUNTING {
             found.requests += 1;
@@ -156,22 +161,41 @@ fn read_part(options: &Options, part: usize, phase: &AtomicU8) -> anyhow::Result
 }
 
 /// What one answer held.
-struct Got {
+pub(crate) struct Got {
     /// Bytes of whole batches; Kafka cuts the last one off where the answer is full.
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// The offset to go on at.
-    next: i64,
+    pub(crate) next: i64,
 }
 
-struct Fetcher {
+/// A partition, and how much of it is asked for at once.
+pub(crate) struct Source {
+    topic: String,
+    partition: i32,
+    max_bytes: i32,
+}
+
+impl Source {
+    /// With answers of 1 MiB at most.
+    pub(crate) fn new(topic: &str, partition: i32) -> Source {
+        Source {
+            topic: topic.to_owned(),
+            partition,
+            max_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A connection that fetches from one partition at a time.
+pub(crate) struct Fetcher {
     socket: TcpStream,
     input: Vec<u8>,
     correlation: i32,
 }
 
 impl Fetcher {
-    fn open(options: &Options) -> anyhow::Result<Fetcher> {
-        let socket = TcpStream::connect(&options.bootstrap)?;
+    pub(crate) fn open(bootstrap: &str) -> anyhow::Result<Fetcher> {
+        let socket = TcpStream::connect(bootstrap)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(Fetcher {
@@ -181,19 +205,19 @@ impl Fetcher {
         })
     }
 
-    fn fetch(&mut self, options: &Options, offset: i64) -> anyhow::Result<Got> {
+    pub(crate) fn fetch(&mut self, source: &Source, offset: i64) -> anyhow::Result<Got> {
         self.correlation = self.correlation.wrapping_add(1);
         let partition = FetchPartition {
-            partition: options.partition,
+            partition: source.partition,
             current_leader_epoch: -1,
             fetch_offset: offset,
             last_fetched_epoch: -1,
             log_start_offset: -1,
-            partition_max_bytes: options.max_bytes,
+            partition_max_bytes: source.max_bytes,
             ..Default::default()
         };
         let topic = FetchTopic {
-            topic: options.topic.as_str().into(),
+            topic: source.topic.as_str().into(),
             partitions: vec![partition],
             ..Default::default()
         };
@@ -201,7 +225,7 @@ impl Fetcher {
             replica_id: -1,
             max_wait_ms: 500,
             min_bytes: 1,
-            max_bytes: options.max_bytes,
+            max_bytes: source.max_bytes,
             session_epoch: -1,
             topics: vec![topic],
             ..Default::default()

@@ -1,11 +1,15 @@
 //! The comparison with one Apache Kafka node: every case on both, in alternation.
 //!
-//! [`run`] goes through the groups of cases: the local directory, starts, sizes, MinIO, and memory with slow puts.
+//! [`run`] goes through the groups of cases: the local directory, consumer groups and compaction, starts, sizes, MinIO, and memory with slow puts.
 //! [`subject`] starts the brokers, [`bench`] runs load and gathers figures, [`table`] holds the goals against them.
-//! What a case measures stands in [`produce`], [`consume`], [`tools`] and [`sizes`]; [`plan`] says how long.
+//! What a case measures stands in [`produce`], [`consume`], [`tools`], [`sizes`], [`groups`], [`groups_read`] and
+//! [`compaction`]; [`plan`] says how long.
 
 pub mod bench;
+pub mod compaction;
 pub mod consume;
+pub mod groups;
+pub mod groups_read;
 pub mod metrics;
 pub mod plan;
 pub mod produce;
@@ -52,9 +56,10 @@ pub struct Request {
 type Group = fn(&mut Bench, &Path, bool) -> anyhow::Result<()>;
 
 /// The groups, by name.
-const GROUPS: [(&str, Group); 6] = [
+const GROUPS: [(&str, Group); 7] = [
     ("local", local),
     ("tools", tools),
+    ("groups", groups),
     ("starts", starts),
     ("many", many),
     ("minio", minio),
@@ -161,12 +166,23 @@ fn tools(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> 
     let mut subjects = both(bench, dir, Options::local(&dir.join("drumlin")), kafka_only)?;
     bench.warm_up(&mut subjects)?;
     bench.producer_tool(&mut subjects)?;
-    bench.consumer_tool(&mut subjects)?;
-    bench.note(
-        "kafka-consumer-perf-test subscribes as a consumer group, which comes later: console-consumer by partition \
-         takes its place",
-    );
-    Ok(())
+    bench.consumer_tool(&mut subjects)
+}
+
+fn groups(bench: &mut Bench, dir: &Path, kafka_only: bool) -> anyhow::Result<()> {
+    let mut subjects = both(bench, dir, Options::local(&dir.join("drumlin")), kafka_only)?;
+    bench.joins_by_default(&mut subjects)?;
+    for subject in &mut subjects {
+        subject.reconfigure(&groups::without_waits())?;
+        subject.stop()?;
+        subject.start()?;
+    }
+    bench.joins_without_waits(&mut subjects)?;
+    bench.rebalances(&mut subjects)?;
+    bench.commits(&mut subjects)?;
+    bench.grouped(&mut subjects)?;
+    bench.compaction(&mut subjects)?;
+    bench.coordinator_loads(&mut subjects)
 }
 
 fn starts(bench: &mut Bench, dir: &Path, _: bool) -> anyhow::Result<()> {

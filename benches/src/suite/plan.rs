@@ -43,6 +43,16 @@ pub struct Plan {
     pub remote_bytes: u64,
     /// Idle partitions.
     pub partitions: usize,
+    /// How often groups are joined, left and read for one figure.
+    pub group_repetitions: usize,
+    /// Window of commits.
+    pub commit_seconds: f64,
+    /// Bytes of the topic that groups read.
+    pub group_bytes: u64,
+    /// How often each reader of it reads all, so that a run takes a second or more.
+    pub group_passes: u32,
+    /// Bytes that are compacted, before compression.
+    pub compaction_bytes: u64,
 }
 
 impl Plan {
@@ -71,6 +81,11 @@ impl Plan {
             seal_patience: Duration::from_secs(12),
             remote_bytes: 0,
             partitions: 20_000,
+            group_repetitions: 1,
+            commit_seconds: 2.0,
+            group_bytes: 512 << 20,
+            group_passes: 4,
+            compaction_bytes: 256 << 20,
         }
     }
 
@@ -96,6 +111,11 @@ impl Plan {
             seal_patience: Duration::from_secs(90),
             remote_bytes: 7 << 30,
             partitions: 100_000,
+            group_repetitions: 3,
+            commit_seconds: 15.0,
+            group_bytes: 1 << 30,
+            group_passes: 8,
+            compaction_bytes: 1 << 30,
         }
     }
 

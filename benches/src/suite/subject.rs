@@ -10,6 +10,9 @@ use drumlin_tests::client::{self, Connection};
 use drumlin_tests::process::{self, Process};
 use drumlin_tests::{cache, ports, stores};
 use drumlin_wire::messages::delete_topics_request::DeleteTopicsRequest;
+use drumlin_wire::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 
 use crate::suite::metrics::Metrics;
 
@@ -118,6 +121,34 @@ impl Subject {
         Ok(Subject::Kafka(Kafka::prepare(dir)?))
     }
 
+    /// Settings from the next start on, in the names that both have.
+    pub fn reconfigure(&mut self, settings: &[(&str, String)]) -> anyhow::Result<()> {
+        match self {
+            Subject::Kafka(kafka) => {
+                // Of a key that comes twice the last one counts.
+                let path = kafka.dir.join("server.properties");
+                let mut text = std::fs::read_to_string(&path)?;
+                for (key, value) in settings {
+                    text.push_str(&format!("{key}={value}\n"));
+                }
+                std::fs::write(path, text)?;
+            }
+            Subject::Drumlin(broker) => {
+                let all = &mut broker.options_mut().settings;
+                for (key, value) in settings {
+                    all.retain(|(k, _)| k != key);
+                    all.push(((*key).to_owned(), value.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What it has printed so far.
+    pub fn printed(&mut self) -> anyhow::Result<String> {
+        Ok(self.process()?.printed())
+    }
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -199,6 +230,29 @@ impl Subject {
         Ok(())
     }
 
+    /// Changes options of a topic.
+    pub fn alter_topic(&self, topic: &str, configs: &[(&str, &str)]) -> anyhow::Result<()> {
+        let config = |&(name, value): &(&str, &str)| AlterableConfig {
+            name: name.into(),
+            value: Some(value.into()),
+            ..Default::default()
+        };
+        let request = IncrementalAlterConfigsRequest {
+            resources: vec![AlterConfigsResource {
+                resource_type: 2,
+                resource_name: topic.into(),
+                configs: configs.iter().map(config).collect(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let answer = self.connect()?.call(&request, 1)?;
+        match answer.responses.first() {
+            Some(r) if r.error_code == 0 => Ok(()),
+            other => bail!("{topic} was not altered: {other:?}"),
+        }
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, topic: &str) -> anyhow::Result<()> {
         let request = DeleteTopicsRequest {
@@ -267,4 +321,8 @@ appender.stdout.type = Console
 appender.stdout.name = STDOUT
 appender.stdout.layout.type = PatternLayout
 appender.stdout.layout.pattern = [%d] %p %m (%c)%n
+logger.cleaner.name = org.apache.kafka.storage.internals.log.LogCleaner
+logger.cleaner.level = INFO
+logger.cleaning.name = org.apache.kafka.storage.internals.log.LogCleaner$CleanerThread
+logger.cleaning.level = INFO
 ";

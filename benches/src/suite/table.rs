@@ -12,6 +12,8 @@ pub enum Goal {
     RatioAtMost(f64),
     /// Ours alone, at most.
     AtMost(f64),
+    /// Ours alone, at least.
+    AtLeast(f64),
 }
 
 impl Goal {
@@ -20,6 +22,7 @@ impl Goal {
             Goal::RatioAtLeast(x) => format!("≥ {} ×", number(x)),
             Goal::RatioAtMost(x) => format!("≤ {} ×", number(x)),
             Goal::AtMost(x) => format!("≤ {}", number(x)),
+            Goal::AtLeast(x) => format!("≥ {}", number(x)),
         }
     }
 }
@@ -56,6 +59,7 @@ impl Row {
             Goal::RatioAtLeast(x) => self.ratio().map(|r| r >= x),
             Goal::RatioAtMost(x) => self.ratio().map(|r| r <= x),
             Goal::AtMost(x) => self.ours.map(|o| o <= x),
+            Goal::AtLeast(x) => self.ours.map(|o| o >= x),
         };
         let verdicts: Vec<Option<bool>> = self.goals.iter().map(met).collect();
         match verdicts.as_slice() {
