@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_records::{
-    BatchError, BatchHeader, FilterOptions, Filtered, HEADER_LEN, Limits, RecordReader, filter,
+    BatchError, BatchHeader, FilterOptions, Filtered, Flaw, HEADER_LEN, Limits, RecordReader, RecordView,
+    filter,
 };
 
 use super::map::OffsetMap;
@@ -122,7 +123,7 @@ impl Learner {
                     return Ok(false);
                 }
                 // What cannot be read is not known, and stays.
-                let _ = learn(map, batch, *from);
+                let _ = learn(map, header, batch, *from);
             }
             *end = header.last_offset() + 1;
             Ok(true)
@@ -134,8 +135,41 @@ impl Learner {
     }
 }
 
-fn learn(map: &mut OffsetMap, batch: &[u8], from: i64) -> Result<(), BatchError> {
-    let mut records = RecordReader::new(batch, Limits::default())?;
+/// Walks over a batch's records, and trusts no offset that the batch's own cannot be: while a topic is not compacted,
+/// nobody looks at records when they are produced, and one that claims to be newer than all would outlive the truth.
+struct Records<'a> {
+    reader: RecordReader<'a>,
+    index: i32,
+    next: i64,
+    last: i64,
+}
+
+impl<'a> Records<'a> {
+    fn of(header: &BatchHeader, batch: &'a [u8]) -> Result<Self, BatchError> {
+        Ok(Self {
+            reader: RecordReader::new(batch, Limits::default())?,
+            index: 0,
+            next: header.base_offset,
+            last: header.last_offset(),
+        })
+    }
+
+    fn next_record(&mut self) -> Result<Option<RecordView<'_>>, BatchError> {
+        let Some(record) = self.reader.next_record()? else {
+            return Ok(None);
+        };
+        if record.offset < self.next || record.offset > self.last {
+            let (index, what) = (self.index, "offset out of order, or beyond the batch");
+            return Err(Flaw::Record { index, what }.into());
+        }
+        self.next = record.offset + 1;
+        self.index += 1;
+        Ok(Some(record))
+    }
+}
+
+fn learn(map: &mut OffsetMap, header: &BatchHeader, batch: &[u8], from: i64) -> Result<(), BatchError> {
+    let mut records = Records::of(header, batch)?;
     while let Some(record) = records.next_record()? {
         if let Some(key) = record.key
             && record.offset >= from
@@ -310,7 +344,7 @@ impl Sieve {
             self.keeps
                 .resize(usize::try_from(header.records_count).unwrap_or(0), false);
         } else {
-            let mut records = RecordReader::new(batch, Limits::default())?;
+            let mut records = Records::of(header, batch)?;
             let deletes_stay = !overdue && !sabotage::on(Sabotage::TombstoneTooEarly);
             while let Some(record) = records.next_record()? {
                 let keep = if header.is_control() {

@@ -264,6 +264,34 @@ fn records_without_keys_go_and_what_cannot_be_read_stays() {
 }
 
 #[test]
+fn a_record_that_lies_about_its_offset_supersedes_nothing() {
+    // From when the topic was not compacted, and nobody looked at records.
+    let lying = |deltas: &[i32]| {
+        let mut builder = BatchBuilder::new(Compression::None).base_offset(1);
+        for delta in deltas {
+            builder.push_at(*delta, NOW, Some(b"a"), Some(b"lie"), &[]);
+        }
+        let mut batch = builder.build().unwrap().to_vec();
+        let last = deltas.len() as i32 - 1;
+        batch[23..27].copy_from_slice(&last.to_be_bytes());
+        batch
+    };
+    for deltas in [&[1_000_000_000][..], &[0, 9], &[1, 0], &[0, 0], &[-1, 0]] {
+        let lie = lying(deltas);
+        let end = 1 + deltas.len() as i64;
+        let log = [
+            plain(0, &[("b", Some("1"))]),
+            lie.clone(),
+            plain(end, &[("a", Some("true"))]),
+        ]
+        .concat();
+        let (out, tally) = Run::default().of(&log);
+        assert_eq!(out, log, "{deltas:?}: nothing goes");
+        assert_eq!(tally.unreadable, 1, "{deltas:?}");
+    }
+}
+
+#[test]
 fn what_the_map_does_not_know_stays_and_a_full_map_says_how_far_it_came() {
     let log: Vec<Vec<u8>> = (0..30)
         .map(|n| {
