@@ -12,7 +12,7 @@ use super::map::OffsetMap;
 use super::replace::{Pass, Replacement};
 use super::{CleanError, Cleaner, Prospect};
 use crate::log::Log;
-use crate::manifest::Segment;
+use crate::manifest::{AbortedTransaction, Segment};
 use crate::partition::Partition;
 use crate::read::{ReadError, Source};
 use crate::rope::Rope;
@@ -35,6 +35,20 @@ impl Writer {
         rope.push(kept);
         self.builder.push(&rope)
     }
+}
+
+/// Whether a pass learns of it.
+fn is_dirty(input: &Input, prospect: &Prospect) -> bool {
+    input.end_offset > prospect.first_dirty && input.end_offset <= prospect.until
+}
+
+/// The aborted transactions that sealed pieces tell of.
+async fn aborted(log: &Log, inputs: &[Input]) -> Result<Vec<AbortedTransaction>, CleanError> {
+    let mut aborted = Vec::new();
+    for input in inputs {
+        aborted.extend_from_slice(input.source(log).await?.aborted());
+    }
+    Ok(aborted)
 }
 
 /// Consecutive pieces that are replaced together.
@@ -121,7 +135,17 @@ impl Cleaner {
         let inputs = inputs(&log, &sealed, log_start).await?;
         let keys = u64::try_from(prospect.until - prospect.first_dirty).unwrap_or(0);
         let map = OffsetMap::new(keys, wal.options.cleaner.map_bytes);
-        let learner = Learner::new(map, prospect.first_dirty);
+        let mut learner = Learner::new(map, prospect.first_dirty);
+        let aborted = aborted(&log, &inputs).await?;
+        // Transactions that ended below what is read would never be seen to end.
+        let dirty = inputs.iter().find(|input| is_dirty(input, prospect));
+        let from = dirty.map_or(i64::MAX, |input| input.base_offset);
+        let ends_later: Vec<_> = aborted
+            .iter()
+            .filter(|one| one.last_offset >= from)
+            .copied()
+            .collect();
+        learner.transactions.learn(&ends_later);
         let (learner, cleaned_to) = self.learn(&pass.partition, learner, &inputs, prospect).await?;
         pass.cleaned_to = cleaned_to;
         if learner.end == prospect.first_dirty {
@@ -134,7 +158,8 @@ impl Cleaner {
             delete_retention_ms: config.delete_retention_ms,
             last_of_producers,
         };
-        let sieve = Sieve::new(learner.map, rules);
+        let mut sieve = Sieve::new(learner.map, rules);
+        sieve.transactions.learn(&aborted);
         self.filter(pass, sieve, &inputs, &config).await
     }
 
@@ -149,12 +174,9 @@ impl Cleaner {
         let log = self.log.clone();
         let env = &log.shared().wal.env;
         let mut cleaned_to = prospect.first_dirty;
-        let dirty = inputs
-            .iter()
-            .filter(|input| input.end_offset > prospect.first_dirty && input.end_offset <= prospect.until);
+        let dirty = inputs.iter().filter(|input| is_dirty(input, prospect));
         for input in dirty {
             let source = input.source(&log).await?;
-            learner.transactions.learn(source.aborted());
             let mut stretches = Stretches::new(&log, partition.id(), &source);
             let mut next = stretches.next().await?;
             while let Some(bytes) = next {
@@ -242,7 +264,6 @@ impl Cleaner {
     ) -> Result<Writer, CleanError> {
         let log = self.log.clone();
         let env = &log.shared().wal.env;
-        writer.sieve.transactions.learn(source.aborted());
         let mut stretches = Stretches::new(&log, pass.partition.id(), source);
         let mut next = stretches.next().await?;
         while let Some(bytes) = next {

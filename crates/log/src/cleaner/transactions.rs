@@ -22,7 +22,8 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// Learns of the aborted transactions of a segment that comes next.
+    /// Learns of aborted transactions. It must know of all before the first batch: a segment tells of those whose markers
+    /// it has, and data may stand in an earlier one.
     pub(crate) fn learn(&mut self, aborted: &[AbortedTransaction]) {
         for transaction in aborted {
             let at = self
