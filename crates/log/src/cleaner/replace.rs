@@ -391,6 +391,11 @@ impl Keeper {
                 Replaced::Span { .. } => None,
             });
             self.trash.extend(keys.map(|key| (at, key)));
+            // What came into a leaf below the log start, after that was pruned: nobody looks there again.
+            let id = replacement.partition.id();
+            let pruned = self.pruned.get(&id).copied().unwrap_or(0);
+            let late = replacement.new.iter().filter(|new| new.end_offset <= pruned);
+            self.trash.extend(late.map(|new| (at, new.key(&id))));
             if !replacement.new.is_empty() {
                 // Readers are to see what there is now, not what is still in memory of before.
                 replacement.partition.lock().forget_hot_below(replacement.to);

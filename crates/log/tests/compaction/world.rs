@@ -446,8 +446,15 @@ async fn live(world: &World, life: &Life, most: Duration) {
     let _ = timeout(most, all).await;
 }
 
+/// Whether a segment or a manifest was written by this start.
+fn is_of(key: &str, incarnation: u64) -> bool {
+    let fields: Vec<&str> = key.rsplit('/').next().unwrap_or(key).split('-').collect();
+    let at = if key.contains("/segment/") { 2 } else { 1 };
+    fields.len() == 4 && fields[at] == incarnation.to_string()
+}
+
 /// At the end, in peace: everything is compacted, tombstones go, and the bucket is sound.
-async fn settle(world: &World, life: &Life) {
+async fn settle(world: &World, life: &Life, incarnation: u64) {
     life.network.set(Faults {
         latency: world.faults.latency.clone(),
         ..Faults::none()
@@ -513,6 +520,12 @@ async fn settle(world: &World, life: &Life) {
             if !report.findings.iter().all(excused) {
                 world.note(format!("the bucket: {report}"));
             }
+            // Uploads of rounds and passes that fail stay until the next start; where nothing fails, nothing is left.
+            let leaks = report.waiting.iter().filter(|key| key.starts_with("topic/"));
+            let leaks: Vec<&String> = leaks.filter(|key| is_of(key, incarnation)).collect();
+            if !late && !leaks.is_empty() {
+                world.note(format!("dropped, and not deleted: {leaks:?}"));
+            }
         }
         Err(error) => world.note(format!("the bucket: {error}")),
     }
@@ -537,7 +550,7 @@ pub async fn play(seed: u64) -> (Vec<String>, BTreeMap<&'static str, u64>) {
             }
         };
         if n == count {
-            settle(&world, &life).await;
+            settle(&world, &life, lives.incarnation).await;
         } else {
             let most = Duration::from_micros(world.below(6_000_000));
             live(&world, &life, most).await;
