@@ -8,7 +8,7 @@ use crate::layout;
 use crate::log::Log;
 use crate::manifest::{LeafPointer, ManifestRoot, Segment, decode_leaf, encode_leaf, encode_root};
 use crate::partition::{Partition, Sealed};
-use crate::read::ReadError;
+use crate::read::{Failure, ReadError};
 use crate::state::ManifestRef;
 
 /// Writes a manifest of all segments of `sealed` and points `sealed` to it. Returns the keys that it replaces.
@@ -81,15 +81,13 @@ pub(crate) async fn fold(
 
 /// All segments of a leaf. A leaf that is gone is as bad as a damaged one.
 pub(crate) async fn load_leaf(log: &Log, leaf: &LeafPointer) -> Result<Vec<Segment>, ReadError> {
-    let bytes = match log.bucket().get(&leaf.key, Reason::Manifest).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => {
-            return Err(ReadError::Corrupt {
-                what: error.to_string(),
-            });
-        }
-        Err(error) => return Err(ReadError::Store(error.to_string())),
-    };
+    let bytes = log.bucket().get(&leaf.key, Reason::Manifest).await;
+    let bytes = bytes.map_err(|error| match Failure::of(error) {
+        Failure::Moved(error) => ReadError::Corrupt {
+            what: format!("{}: {error}", leaf.key),
+        },
+        Failure::Error(error) => error,
+    })?;
     decode_leaf(&bytes, leaf.table_length).map_err(|error| ReadError::Corrupt {
         what: format!("{}: {error}", leaf.key),
     })

@@ -685,3 +685,29 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_cannot_read_is_damaged_and_what_a_store_cannot_now_is_not() {
+        let failed = |what: String| {
+            let (operation, key) = ("get", "segment".to_owned());
+            Failure::of(StoreError::Unavailable {
+                operation,
+                key,
+                attempts: 3,
+                what,
+            })
+        };
+        let disk = std::io::Error::from_raw_os_error(EIO).to_string();
+        let remote = format!("error sending request: {disk}");
+        assert!(
+            matches!(failed(disk), Failure::Error(ReadError::Corrupt { what }) if what.contains("segment"))
+        );
+        for other in [remote, "timed out".to_owned()] {
+            assert!(matches!(failed(other), Failure::Error(ReadError::Store(_))));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{History, TOPIC, id, keys};
 use drumlin_log::check::{CheckOptions, Kind, check};
-use drumlin_log::{AppendError, AppendOptions, DeleteRecordsError, Log, ReadError};
+use drumlin_log::{AppendError, AppendOptions, DeleteRecordsError, Log, ReadError, snapshot_prefix};
 use drumlin_records::BatchHeader;
 
 /// All batches of a partition, without offsets and epochs.
@@ -35,33 +35,43 @@ fn prefix(p: i32) -> String {
     format!("{TOPIC}/{p}/")
 }
 
+/// Roots or leaves of the first partition's manifest, by what they begin with.
+fn manifests(history: &History, magic: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let all = keys(&history.root()).into_iter();
+    let found: Vec<_> = all
+        .filter(|key| key.contains(&prefix(0)) && key.contains("/manifest/"))
+        .map(|key| {
+            let bytes = std::fs::read(history.file(&key)).unwrap();
+            (key, bytes)
+        })
+        .filter(|(_, bytes)| bytes.starts_with(magic))
+        .collect();
+    assert!(!found.is_empty());
+    found
+}
+
+fn harm(history: &History, objects: &[(String, Vec<u8>)], gone: bool) {
+    for (key, bytes) in objects {
+        let path = history.file(key);
+        if gone {
+            std::fs::remove_file(path).unwrap();
+        } else {
+            // Of a leaf, its table: each segment's part has a checksum of its own.
+            let mut harmed = bytes.clone();
+            harmed[40] ^= 0x40;
+            std::fs::write(path, harmed).unwrap();
+        }
+    }
+}
+
 async fn one_partition_is_refused(gone: bool) {
     let mut history = History::new();
     let log = history.write().await;
     log.seal_now().await;
     let sound = read_all(&log, 0).await;
     history.stop(log).await;
-    // The manifest that the newest checkpoint names is the newest of the newest start.
-    let manifests = keys(&history.root())
-        .into_iter()
-        .filter(|key| key.contains(&prefix(0)) && key.contains("/manifest/"));
-    let kept: Vec<(String, Vec<u8>)> = manifests
-        .map(|key| {
-            let bytes = std::fs::read(history.file(&key)).unwrap();
-            (key, bytes)
-        })
-        .collect();
-    assert!(!kept.is_empty());
-    for (key, bytes) in &kept {
-        let path = history.file(key);
-        if gone {
-            std::fs::remove_file(path).unwrap();
-        } else {
-            let mut harmed = bytes.clone();
-            harmed[bytes.len() / 2] ^= 0x40;
-            std::fs::write(path, harmed).unwrap();
-        }
-    }
+    let kept = manifests(&history, b"DRMF");
+    harm(&history, &kept, gone);
     let own = |history: &History| -> Vec<String> {
         let all = keys(&history.root()).into_iter();
         all.filter(|key| key.contains(&prefix(0))).collect()
@@ -148,6 +158,68 @@ async fn a_damaged_manifest_costs_its_partition_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_that_is_gone_costs_its_partition_only() {
     one_partition_is_refused(true).await;
+}
+
+/// Rounds and sweeps go on beside a leaf that is damaged or gone; it costs the reads of what it describes.
+async fn a_leaf_is_lost(gone: bool) {
+    let mut history = History::new();
+    let log = history.write().await;
+    log.seal_now().await;
+    let sound = read_all(&log, 0).await;
+    history.stop(log).await;
+    let kept = manifests(&history, b"DRML");
+    harm(&history, &kept, gone);
+    // An upload of the first start that nothing names.
+    let snapshots = snapshot_prefix(&id(1));
+    let of_partition = snapshots.trim_end_matches("/snapshot");
+    let stray = history.file(&format!("{of_partition}/segment/{:020}-1-1-{:016x}.log", 0, 1));
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(&stray, b"stray").unwrap();
+    let log = history.start().await;
+    let partition = log.partition(&id(0)).unwrap();
+    assert_eq!(partition.unavailable(), None);
+    let before = history.written[&0].len();
+    for _ in 0..6 {
+        history.append(&log, 0, 45).await;
+        history.append(&log, 1, 3).await;
+        let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+        sealed.await.expect("rounds go on");
+    }
+    let swept = async {
+        while stray.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let swept = tokio::time::timeout(Duration::from_secs(10), swept).await;
+    assert!(swept.is_ok(), "what other partitions do not need goes");
+    let read = log
+        .read(&partition, partition.log_start_offset(), 1 << 20, true)
+        .await;
+    assert!(read.is_err(), "what the leaf describes is lost: {read:?}");
+    let (since, _) = history.written[&0][before];
+    let read = log.read(&partition, since, 1 << 20, true).await.unwrap();
+    assert!(read.bytes > 0, "what came after is served");
+    history.stop(log).await;
+    for (key, bytes) in &kept {
+        std::fs::write(history.file(key), bytes).unwrap();
+    }
+    let log = history.start().await;
+    let new = history.written[&0][before..]
+        .iter()
+        .map(|(_, batch)| batch.clone());
+    let all: Vec<Vec<u8>> = sound.into_iter().chain(new).collect();
+    assert!(read_all(&log, 0).await == all, "it healed with its object");
+    history.stop(log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_leaf_costs_what_it_describes() {
+    a_leaf_is_lost(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaf_that_is_gone_costs_what_it_describes() {
+    a_leaf_is_lost(true).await;
 }
 
 /// Rounds go on beside a bundle that is damaged or gone; it costs the reads of what it holds.
