@@ -5,7 +5,7 @@
 //! keeps any subset of the names that were given, or taken away, since the directory's last fsync. Two options
 //! leave a step out, to show that a simulation finds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct PowerCutOptions {
     pub step: Duration,
     /// Broken: a put answers before the directory is fsynced.
     pub skip_directory_fsync: bool,
-    /// Broken: a put gives the name before the bytes are durable.
+    /// Broken: a put gives the name before the bytes are durable. A name that survives a cut may have a part of them.
     pub skip_data_sync: bool,
 }
 
@@ -57,6 +57,8 @@ struct State {
     disk: BTreeMap<Path, Bytes>,
     /// Names given (with their bytes) or taken since their directory's last fsync.
     pending: Vec<(Path, Option<Bytes>)>,
+    /// Names whose bytes were never synced; only ever with `skip_data_sync`.
+    unsynced: BTreeSet<Path>,
     lost: u64,
 }
 
@@ -68,6 +70,7 @@ impl PowerCutStore {
             cuts: 0,
             disk: BTreeMap::new(),
             pending: Vec::new(),
+            unsynced: BTreeSet::new(),
             lost: 0,
         };
         Self {
@@ -96,14 +99,17 @@ impl PowerCutStore {
                     continue;
                 }
                 match bytes {
-                    Some(mut bytes) => {
-                        if self.shared.options.skip_data_sync {
-                            let kept = state.rng.random_range(0..=bytes.len());
-                            bytes.truncate(kept);
-                        }
-                        state.disk.insert(name, bytes);
-                    }
+                    Some(bytes) => drop(state.disk.insert(name, bytes)),
                     None => drop(state.disk.remove(&name)),
+                }
+            }
+            for name in std::mem::take(&mut state.unsynced) {
+                let Some(length) = state.disk.get(&name).map(Bytes::len) else {
+                    continue;
+                };
+                let kept = state.rng.random_range(0..=length);
+                if let Some(bytes) = state.disk.get_mut(&name) {
+                    bytes.truncate(kept);
                 }
             }
             state.lost += lost;
@@ -165,7 +171,13 @@ impl PowerCutStore {
             debug_assert!(create || !matches!(error, Error::AlreadyExists { .. }));
             return Err(error);
         }
-        self.state().pending.push((location.clone(), Some(bytes)));
+        {
+            let mut state = self.state();
+            state.pending.push((location.clone(), Some(bytes)));
+            if self.shared.options.skip_data_sync {
+                state.unsynced.insert(location.clone());
+            }
+        }
         self.step(cuts).await;
         if !self.shared.options.skip_directory_fsync {
             self.fsync_dir_of(&location);
@@ -181,6 +193,7 @@ impl Settle for PowerCutStore {
         let cuts = self.state().cuts;
         self.shared.seen.head(location).await?;
         self.step(cuts).await;
+        self.state().unsynced.remove(location);
         self.fsync_dir_of(location);
         Ok(())
     }

@@ -167,7 +167,6 @@ async fn a_put_without_the_directorys_fsync_is_caught() {
 async fn a_name_given_before_the_bytes_are_durable_is_caught() {
     let options = PowerCutOptions {
         skip_data_sync: true,
-        skip_directory_fsync: true,
         ..step()
     };
     is_caught("no fdatasync", options).await;
