@@ -48,7 +48,9 @@ const LANES: &[&[Step]] = &[
         Step {
             name: "kafka",
             what: "Apache Kafka 4.3.1: broker, tools, Connect, MirrorMaker and Streams, by Maven",
-            present: |c| std::fs::read(java_manifest()).is_ok_and(|pom| same(&c.kafka_libs().join(".complete"), &pom)),
+            present: |c| {
+                std::fs::read(java_manifest()).is_ok_and(|pom| same(&c.kafka_libs().join(".complete"), &pom))
+            },
             install: kafka,
         },
         Step {
@@ -217,6 +219,11 @@ fn java_manifest() -> std::path::PathBuf {
 
 fn kafka(cache: &Cache, log: &Path) -> anyhow::Result<()> {
     let libs = cache.kafka_libs();
+    // What the tests' tools made of other jars; they make it anew.
+    match std::fs::remove_file(libs.with_file_name("tools.jsa")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
     run_logged(
         Command::new("mvn")
             .args(["-q", "-B", "-f"])
