@@ -10,6 +10,7 @@
 //! | [`topic`] | `__consumer_offsets` itself, and who coordinates a group |
 //! | [`driver`] | one shard's task: mailbox, steps, timers |
 //! | [`append`] | batches under way and the answers that wait for them |
+//! | [`held`] | what a task has taken from its mailbox and not served yet |
 //! | [`load`] | replaying a partition into a shard |
 //! | [`snapshot`] | snapshot objects: when, where, which are deleted |
 //! | [`view`] | the metadata as the coordinator sees it |
@@ -75,6 +76,8 @@ pub(crate) struct Hub {
     /// What members of all groups hold.
     pub members: Arc<MemberMemory>,
     delete_retention_ms: AtomicI64,
+    /// Snapshots taken until then, by the wall clock, are of no use.
+    stale_until_ms: AtomicI64,
     view: Mutex<Arc<View>>,
     config: Mutex<Arc<GroupsConfig>>,
 }
@@ -87,6 +90,11 @@ impl Hub {
     /// `delete.retention.ms` of the topic: how long tombstones stay.
     pub fn delete_retention_ms(&self) -> i64 {
         self.delete_retention_ms.load(Ordering::Relaxed)
+    }
+
+    /// Snapshots taken until then, by the wall clock, are of no use.
+    pub fn stale_until_ms(&self) -> i64 {
+        self.stale_until_ms.load(Ordering::Relaxed)
     }
 
     pub fn config(&self) -> Arc<GroupsConfig> {
@@ -147,6 +155,7 @@ impl Groups {
                 totals: Totals::default(),
                 members: Arc::default(),
                 delete_retention_ms: AtomicI64::new(0),
+                stale_until_ms: AtomicI64::new(i64::MIN),
                 view: Mutex::new(Arc::new(View::new(Arc::clone(image), 0))),
                 config: Mutex::new(Arc::new(config.groups.clone())),
             }),
@@ -182,7 +191,15 @@ impl Groups {
         let known = topics.by_name(GROUP_METADATA_TOPIC);
         if let Some(topic) = &known {
             let retention = topic.config.delete_retention_ms;
-            hub.delete_retention_ms.store(retention, Ordering::Relaxed);
+            let before = hub.delete_retention_ms.swap(retention, Ordering::Relaxed);
+            if retention < before {
+                // Tombstones may go sooner than a snapshot's age tells, even if the option is raised again.
+                hub.stale_until_ms.store(hub.env.now_ms(), Ordering::Relaxed);
+                for partition in topic.partitions.iter().flatten() {
+                    let forget = snapshot::forget(Arc::clone(hub), Arc::clone(partition));
+                    hub.env.spawn("stale-snapshots", forget);
+                }
+            }
         }
         let led = known.iter().flat_map(|topic| &topic.partitions);
         let led: BTreeMap<i32, &Arc<Partition>> = (0..)

@@ -5,7 +5,8 @@
 //! it, and which one is the newest is no question of safety.
 //!
 //! One more thing can make a snapshot wrong: a tombstone after its offset that compaction has dropped since. That takes
-//! `delete.retention.ms` at the least, so a snapshot is used for that long less [`MARGIN_MS`], by the time in its header:
+//! `delete.retention.ms` at the least, so a snapshot is used for that long less [`MARGIN_MS`], by the time in its header;
+//! and when the option is lowered, snapshots from before are deleted ([`forget`]), lest it is raised again:
 //!
 //! | field | bytes |
 //! | --- | --- |
@@ -15,7 +16,11 @@
 //! | the state, as `drumlin-coordinator` writes it | the rest |
 //!
 //! Deletion (D3): only a leader deletes, only once a newer one of its own is durable, and only what carries an older
-//! epoch than its own or its own incarnation: never what a leader after it may have put. The newest two stay.
+//! epoch than its own or its own incarnation: never what a leader after it may have put. The newest two stay. Stale
+//! ones are of no use to anybody, and wait for no newer one.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use drumlin_coordinator::Topics;
@@ -37,6 +42,9 @@ const RECORDS_AT_STOP: u64 = 2_000;
 
 /// Clocks that are wrong by an hour or two, of this broker or of one before it, must not make a snapshot look young.
 const MARGIN_MS: i64 = 3 * 3_600_000;
+/// How often, and after which pause, the deletion of stale ones is tried again.
+const FORGET_TRIES: usize = 120;
+const FORGET_PAUSE: Duration = Duration::from_secs(5);
 const MAGIC: [u8; 4] = *b"DGS1";
 const HEADER: usize = 16;
 
@@ -63,7 +71,10 @@ fn unframe(stored: &Bytes) -> Option<(i64, Bytes)> {
 }
 
 /// Whether no tombstone after a snapshot can have been dropped.
-fn young(taken_ms: i64, now_ms: i64, delete_retention_ms: i64) -> bool {
+fn young(taken_ms: i64, now_ms: i64, delete_retention_ms: i64, stale_until_ms: i64) -> bool {
+    if taken_ms <= stale_until_ms {
+        return false;
+    }
     let age = now_ms.saturating_sub(taken_ms);
     age >= -MARGIN_MS && age < delete_retention_ms.saturating_sub(MARGIN_MS)
 }
@@ -124,12 +135,29 @@ async fn list(hub: &Hub, partition: &Partition, why: Reason) -> Result<Vec<Snaps
     Ok(names)
 }
 
+fn usable(hub: &Hub, taken_ms: i64) -> bool {
+    let now_ms = hub.env.now_ms();
+    young(taken_ms, now_ms, hub.delete_retention_ms(), hub.stale_until_ms())
+}
+
+/// Deletes the snapshots of a partition that were taken before tombstones' time was shortened.
+pub(super) async fn forget(hub: Arc<Hub>, partition: Arc<Partition>) {
+    for _ in 0..FORGET_TRIES {
+        match delete_older(&hub, &partition, None).await {
+            Ok(()) => return,
+            Err(error) => debug!(partition = %partition.id(), %error, "stale snapshots are not deleted yet"),
+        }
+        tokio::time::sleep(FORGET_PAUSE).await;
+    }
+    warn!(partition = %partition.id(), "snapshots from before delete.retention.ms was lowered are left");
+}
+
 /// The state in a snapshot, if it can be had and may be used.
 pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) -> Option<Bytes> {
     let key = name.key(&partition.id());
     match hub.bucket.get(&key, Reason::Recovery).await {
         Ok(stored) => match unframe(&stored) {
-            Some((taken, state)) if young(taken, hub.env.now_ms(), hub.delete_retention_ms()) => Some(state),
+            Some((taken, state)) if usable(hub, taken) => Some(state),
             Some(_) => {
                 debug!(key, "a snapshot is too old, passed over");
                 None
@@ -148,6 +176,9 @@ pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) 
 
 /// Puts a snapshot whose records are committed, and deletes those that it replaces.
 pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, taken_ms: i64, bytes: Bytes) {
+    if taken_ms <= hub.stale_until_ms() {
+        return;
+    }
     let id = partition.id();
     let key = name.key(&id);
     let size = bytes.len();
@@ -169,19 +200,25 @@ pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, ta
     }
     debug!(key, size, "snapshot of a group coordinator");
     hub.totals.snapshot(size);
-    if let Err(error) = delete_older(hub, partition, &name).await {
+    if let Err(error) = delete_older(hub, partition, Some(&name)).await {
         debug!(key, %error, "older snapshots were not deleted: the next one's turn");
     }
 }
 
-async fn delete_older(hub: &Hub, partition: &Partition, newest: &SnapshotName) -> Result<(), StoreError> {
+/// Deletes those that one newer than them replaces, but for the newest two; all of them where there is none.
+async fn delete_older(
+    hub: &Hub,
+    partition: &Partition,
+    newest: Option<&SnapshotName>,
+) -> Result<(), StoreError> {
     let names = list(hub, partition, Reason::Sweep).await?;
     let older = names
         .into_iter()
-        .filter(|name| name.offset <= newest.offset)
-        .skip(KEPT);
+        .filter(|name| newest.is_none_or(|newest| name.offset <= newest.offset))
+        .skip(if newest.is_some() { KEPT } else { 0 });
     for name in older {
-        if name.epoch < newest.epoch || name.incarnation == newest.incarnation {
+        let epoch = newest.map_or_else(|| partition.leader_epoch(), |newest| newest.epoch);
+        if name.epoch < epoch || name.incarnation == hub.incarnation {
             let key = name.key(&partition.id());
             hub.bucket.delete(&key, Reason::Sweep).await?;
         }
@@ -211,10 +248,18 @@ mod tests {
     #[test]
     fn a_snapshot_is_used_while_every_later_tombstone_is_there() {
         let day = 24 * 3_600_000;
+        let young = |taken, now, retention| young(taken, now, retention, i64::MIN);
         assert!(young(0, day - MARGIN_MS - 1, day) && !young(0, day - MARGIN_MS, day));
         // The clock went back by more than it may be wrong.
         assert!(young(MARGIN_MS, 0, day) && !young(MARGIN_MS + 1, 0, day));
         assert!(!young(0, 0, 1_000));
+    }
+
+    #[test]
+    fn a_snapshot_from_before_tombstones_time_was_shortened_is_not_used() {
+        let day = 24 * 3_600_000;
+        assert!(young(5, 10, day, 4));
+        assert!(!young(4, 10, day, 4) && !young(3, 10, day, 4));
     }
 
     #[test]
