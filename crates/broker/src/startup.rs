@@ -383,7 +383,7 @@ fn log_options(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> LogOptions 
         cold_inflight_bytes: config.cache.cold_inflight.as_usize(),
         // What is read ahead must last in the cache until it is used, beside that of other readers.
         read_ahead_max: (config.cache.memory.as_usize() / 16).clamp(1 << 20, 16 << 20),
-        cache_dir: disk.then(|| config.cache.dir.join("wal")),
+        cache_dir: disk.then(|| config.cache.dir.clone()),
         cache_disk_bytes: config.cache.disk.0 / 2,
         cleaner: CleanerOptions {
             enabled: config.cleaner.enabled,

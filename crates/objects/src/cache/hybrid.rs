@@ -2,11 +2,15 @@
 //!
 //! It begins in memory alone; the disk is opened after serving has begun, and a disk that cannot be opened is
 //! done without. Every block carries a CRC32C of its own, checked when it comes back from disk.
+//!
+//! The library does not survive a write that fails, so a disk that is nearly full, or takes no more files, is given up
+//! before that happens (`watch`).
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foyer::{
@@ -15,12 +19,15 @@ use foyer::{
 };
 
 use super::memory::MemoryBlockCache;
+use super::watch;
 use super::{BlockCache, CacheHint, CacheStats};
 
 /// The largest file of the disk cache; also the unit of its eviction.
 const FILE_MAX: usize = 16 << 20;
 /// A disk cache smaller than this is not worth its files.
 const DISK_MIN: usize = 16 << 20;
+/// How often a disk in use is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// No object name or block is longer: a length above it is damage.
 const LEN_MAX: u64 = 64 << 20;
 
@@ -41,6 +48,8 @@ pub struct HybridBlockCache {
     config: CacheConfig,
     memory: MemoryBlockCache,
     disk: RwLock<Option<HybridCache<Key, Value>>>,
+    /// When the disk was last looked at.
+    looked: Mutex<Option<Instant>>,
     hits: AtomicU64,
     misses: AtomicU64,
     damaged: AtomicU64,
@@ -64,6 +73,7 @@ impl HybridBlockCache {
             config,
             memory,
             disk: RwLock::new(None),
+            looked: Mutex::new(None),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
@@ -97,10 +107,8 @@ impl HybridBlockCache {
 
     async fn open(&self, dir: &std::path::Path) -> foyer::Result<HybridCache<Key, Value>> {
         // Tried first, since not every part of the library returns what goes wrong here.
-        let trial = dir.join(".trial");
         std::fs::create_dir_all(dir)
-            .and_then(|()| std::fs::write(&trial, b"trial"))
-            .and_then(|()| std::fs::remove_file(&trial))
+            .and_then(|()| watch::look(dir, self.config.disk_bytes as u64))
             .map_err(foyer::Error::io_error)?;
         let device = FsDeviceBuilder::new(dir)
             .with_capacity(self.config.disk_bytes)
@@ -125,6 +133,29 @@ impl HybridBlockCache {
 
     fn disk(&self) -> Option<HybridCache<Key, Value>> {
         self.disk.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The disk, for writing: none, for good, once it cannot be written.
+    fn disk_to_write(&self) -> Option<HybridCache<Key, Value>> {
+        let disk = self.disk()?;
+        let dir = self.config.dir.as_ref()?;
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                return Some(disk);
+            }
+            *looked = Some(Instant::now());
+        }
+        let error = match watch::look(dir, self.config.disk_bytes as u64) {
+            Ok(()) => return Some(disk),
+            Err(error) => error,
+        };
+        let mut now = self.disk.write().unwrap_or_else(PoisonError::into_inner);
+        if now.take().is_some() {
+            tracing::warn!(dir = %dir.display(), %error,
+                "the disk cache cannot be written, going on without it until the next start");
+        }
+        None
     }
 }
 
@@ -159,7 +190,7 @@ impl BlockCache for HybridBlockCache {
 
     fn insert(&self, object: &str, block: u64, bytes: Bytes, hint: CacheHint) {
         self.inserts.fetch_add(1, Ordering::Relaxed);
-        let Some(disk) = self.disk() else {
+        let Some(disk) = self.disk_to_write() else {
             self.memory.insert(object, block, bytes, hint);
             return;
         };

@@ -6,6 +6,7 @@
 
 mod hybrid;
 mod memory;
+mod watch;
 
 use bytes::Bytes;
 
