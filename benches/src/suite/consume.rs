@@ -49,7 +49,8 @@ impl Filled {
 impl Bench {
     fn fill(&mut self, subject: &mut Subject) -> anyhow::Result<Filled> {
         let topic = self.topic();
-        subject.create_topic(&topic, 1, &[])?;
+        // The records have timestamps of long ago.
+        subject.create_topic(&topic, 1, &[("retention.ms", "-1")])?;
         let load = Produce {
             batch: 64 << 10,
             record: 1 << 10,

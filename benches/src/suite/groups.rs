@@ -21,6 +21,8 @@ const PARTITIONS: i32 = 100;
 const REBALANCED: usize = 10;
 /// The shortest session that Kafka lets classic members have; here of both protocols.
 const SESSION_MS: u64 = 6_000;
+/// The records have timestamps of long ago.
+pub(super) const KEPT: (&str, &str) = ("retention.ms", "-1");
 /// Heartbeats where what the broker makes of them is measured.
 const HEARTBEAT_MS: u64 = 100;
 /// What timers of seconds leave to noise.
@@ -43,6 +45,9 @@ pub fn without_waits() -> Vec<(&'static str, String)> {
         ("log.cleaner.backoff.ms", "1000".to_owned()),
     ]
 }
+
+/// Case, measure, ours and Kafka's, goals.
+type Measured = (String, &'static str, [Option<f64>; 2], &'static [Goal]);
 
 /// A figure of each broker, from its repetitions.
 #[derive(Default)]
@@ -87,7 +92,7 @@ impl Bench {
     /// A topic with a record in each partition.
     fn seeded(&mut self, subject: &Subject, partitions: i32) -> anyhow::Result<String> {
         let topic = self.topic();
-        subject.create_topic(&topic, partitions, &[])?;
+        subject.create_topic(&topic, partitions, &[KEPT])?;
         let mut connection = subject.connect()?;
         for partition in 0..partitions {
             let (code, _) = connection.produce(&topic, partition, b"first", 30_000)?;
@@ -254,7 +259,7 @@ impl Bench {
             let of = |side: usize, figure: &dyn Fn(&[Summary; 4]) -> f64| {
                 median(runs[side].iter().map(figure).collect())
             };
-            let mut rows: Vec<(String, &str, [Option<f64>; 2], &[Goal])> = Vec::new();
+            let mut rows: Vec<Measured> = Vec::new();
             let mut add = |case: &str, measure, figure: &dyn Fn(&[Summary; 4]) -> f64, goals| {
                 rows.push((case.to_owned(), measure, [of(0, figure), of(1, figure)], goals));
             };

@@ -11,7 +11,7 @@ use crate::load::group::{Protocol, offsets};
 use crate::load::summary::Summary;
 use crate::process::cpu_seconds;
 use crate::suite::bench::Bench;
-use crate::suite::groups::Sides;
+use crate::suite::groups::{KEPT, Sides};
 use crate::suite::subject::Subject;
 use crate::suite::table::{Goal, median};
 
@@ -63,7 +63,7 @@ impl Bench {
 
     fn fill_for_groups(&mut self, subject: &mut Subject) -> anyhow::Result<(String, i64)> {
         let topic = self.topic();
-        subject.create_topic(&topic, READERS, &[])?;
+        subject.create_topic(&topic, READERS, &[KEPT])?;
         let mut command = Command::new(&self.load);
         command
             .args(["produce", "--bootstrap", &subject.bootstrap(), "--topic", &topic])

@@ -63,6 +63,8 @@ pub(super) struct Seen {
     /// Times of its commits within their window.
     pub(super) commits: Vec<Duration>,
     pub(super) commit_errors: u64,
+    /// Why it is no more.
+    pub(super) failed: Option<String>,
     /// Bytes that it read, and when it was done with an order.
     pub(super) bytes: u64,
     pub(super) done: Option<Instant>,

@@ -64,7 +64,11 @@ pub(super) fn with_members<T>(
                     .stack_size(STACK)
                     .spawn_scoped(scope, move || {
                         barrier.wait();
-                        Member::open(group, handle, at)?.live()
+                        let lived = Member::open(group, handle, at).and_then(Member::live);
+                        if let Err(error) = &lived {
+                            handle.seen().failed = Some(format!("{error:#}"));
+                        }
+                        lived
                     })
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -77,10 +81,10 @@ pub(super) fn with_members<T>(
         let found = scene(&stage);
         handles.iter().for_each(|handle| handle.order(Order::Leave));
         for thread in threads {
-            thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("a member panicked"))?
-                .context("a member")?;
+            let lived = thread.join().map_err(|_| anyhow::anyhow!("a member panicked"))?;
+            if found.is_ok() {
+                lived.context("a member")?;
+            }
         }
         found
     })
@@ -98,6 +102,9 @@ impl Stage<'_> {
         loop {
             if let Some(found) = look() {
                 return Ok(found);
+            }
+            if let Some(failed) = self.members.iter().find_map(|m| m.seen().failed.clone()) {
+                bail!("{what}: a member failed: {failed}");
             }
             if Instant::now() > end {
                 bail!("{what}: not within {SETTLE:?}; {}", self.shown());
