@@ -56,6 +56,7 @@ def confluent(a):
     # Of a KIP-848 or cooperative group the callbacks tell differences.
     incremental = new or a.get("assignor") == "cooperative-sticky"
     owned = set()
+    topic_of = {}
 
     def assigned(consumer, partitions):
         numbers = {p.partition for p in partitions}
@@ -84,8 +85,18 @@ def confluent(a):
         else:
             consumer.unassign()
 
+    # What is to be committed still: a commit that a rebalance refuses is made again.
+    pending = {}
+
+    def postpone(partitions):
+        for p in partitions:
+            if p.offset >= 0:
+                pending[p.partition] = max(pending.get(p.partition, 0), p.offset)
+
     def committed(error, partitions):
-        if error is None:
+        if error is not None:
+            postpone(partitions)
+        else:
             tell(committed={str(p.partition): p.offset for p in partitions if p.offset >= 0})
 
     settings = {
@@ -114,19 +125,26 @@ def confluent(a):
     while not STOP:
         got = [m for m in consumer.consume(a.get("batch", 500), timeout=0.1) if not m.error()]
         records = [(m.partition(), m.offset(), m.value()) for m in got]
+        topic_of.update({m.partition(): m.topic() for m in got})
         tell_records(records)
-        if not records or a["commit"] not in ("sync", "async"):
+        if a["commit"] not in ("sync", "async"):
             continue
-        topic = got[0].topic()
-        wanted = [TopicPartition(topic, p, o) for p, o in next_offsets(records).items()]
+        pending.update(next_offsets(records))
+        # Who has a partition now goes on from what is committed.
+        wanted = [TopicPartition(topic_of[p], p, o) for p, o in pending.items() if p in owned]
+        pending.clear()
+        if not wanted:
+            continue
         try:
             # The callback tells of asynchronous commits.
             if a["commit"] == "sync":
                 done = consumer.commit(offsets=wanted, asynchronous=False)
                 tell(committed={str(p.partition): p.offset for p in done if p.error is None})
+                postpone([p for p in done if p.error is not None])
             else:
                 consumer.commit(offsets=wanted, asynchronous=True)
         except KafkaException as e:
+            postpone(wanted)
             tell(refused=str(e))
     consumer.close()
 
