@@ -82,7 +82,7 @@ impl Plan {
             remote_bytes: 0,
             partitions: 20_000,
             group_repetitions: 1,
-            commit_seconds: 2.0,
+            commit_seconds: 1.5,
             group_bytes: 512 << 20,
             group_passes: 4,
             compaction_bytes: 256 << 20,

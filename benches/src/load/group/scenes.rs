@@ -181,6 +181,8 @@ pub fn rebalance(group: &Group, count: usize, session: Duration) -> anyhow::Resu
     with_members(group, count, |stage| {
         stage.first_records()?;
         stage.calm(0)?;
+        // Heartbeats of all are in step since the last rebalance: be as far from the last ones as from the next.
+        std::thread::sleep(group.heartbeat / 2);
         let after = |at: usize, order: Order| -> anyhow::Result<(Instant, Instant)> {
             let member = stage.members.get(at).context("members to spare")?;
             let told = Instant::now();
