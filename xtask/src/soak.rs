@@ -42,128 +42,89 @@ struct Soak {
     name: &'static str,
     title: &'static str,
     slice_seconds: u64,
-    /// Arguments for cargo.
-    cargo: &'static [&'static str],
-    needs_broker: bool,
+    driver: Driver,
 }
 
-// The drivers are built as they are for the everyday tests; what they drive is a release build.
+/// What runs a slice.
+#[derive(PartialEq, Eq)]
+enum Driver {
+    /// The soak's namesake in the `soak` program of the tests, against a broker.
+    Program,
+    /// A test that simulates all it needs.
+    Test {
+        package: &'static str,
+        file: &'static str,
+        name: &'static str,
+    },
+}
+
+impl Soak {
+    fn needs_broker(&self) -> bool {
+        self.driver == Driver::Program
+    }
+
+    /// Arguments for cargo. Programs are built as they are for the everyday tests; what they drive is a release build.
+    #[rustfmt::skip]
+    fn cargo(&self) -> Vec<&'static str> {
+        match self.driver {
+            Driver::Program => vec!["run", "--quiet", "--package", "drumlin-tests", "--bin", "soak", "--", self.name],
+            Driver::Test { package, file, name } => {
+                vec!["test", "--release", "--quiet", "--package", package, "--test", file, name, "--", "--nocapture"]
+            }
+        }
+    }
+}
+
 const SOAKS: &[Soak] = &[
     Soak {
         name: "ledger",
         title: "Crash ledger",
         slice_seconds: 240,
-        cargo: &[
-            "run",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--bin",
-            "soak",
-            "--",
-            "ledger",
-        ],
-        needs_broker: true,
+        driver: Driver::Program,
     },
     Soak {
         name: "files",
         title: "Every line of every Rust file of the registry, there and back",
         slice_seconds: 600,
-        cargo: &[
-            "run",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--bin",
-            "soak",
-            "--",
-            "files",
-        ],
-        needs_broker: true,
+        driver: Driver::Program,
     },
     Soak {
         name: "frames",
         title: "Hostile frames",
         slice_seconds: 120,
-        cargo: &[
-            "run",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--bin",
-            "soak",
-            "--",
-            "frames",
-        ],
-        needs_broker: true,
+        driver: Driver::Program,
     },
     Soak {
         name: "groups",
         title: "Consumer groups: joins, leaves, kills, upgrades",
         slice_seconds: 300,
-        cargo: &[
-            "run",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--bin",
-            "soak",
-            "--",
-            "groups",
-        ],
-        needs_broker: true,
+        driver: Driver::Program,
     },
     Soak {
         name: "faults",
         title: "Faults of the store",
         slice_seconds: 240,
-        cargo: &[
-            "run",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--bin",
-            "soak",
-            "--",
-            "faults",
-        ],
-        needs_broker: true,
+        driver: Driver::Program,
     },
     Soak {
         name: "simulate",
         title: "Simulation",
         slice_seconds: 300,
-        cargo: &[
-            "test",
-            "--release",
-            "--quiet",
-            "--package",
-            "drumlin-tests",
-            "--test",
-            "simulation",
-            "nothing_promised",
-            "--",
-            "--nocapture",
-        ],
-        needs_broker: false,
+        driver: Driver::Test {
+            package: "drumlin-tests",
+            file: "simulation",
+            name: "nothing_promised",
+        },
     },
     Soak {
         name: "compact",
         title: "Compaction, simulated",
         slice_seconds: 300,
-        cargo: &[
-            "test",
-            "--release",
-            "--quiet",
-            "--package",
-            "drumlin-log",
-            "--test",
-            "compaction_simulation",
-            "nothing_newest",
-            "--",
-            "--nocapture",
-        ],
-        needs_broker: false,
+        driver: Driver::Test {
+            package: "drumlin-log",
+            file: "compaction_simulation",
+            name: "nothing_newest",
+        },
     },
 ];
 
@@ -196,7 +157,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         );
     };
     let cache = Cache::open()?;
-    if !options.no_install && soak.needs_broker {
+    if !options.no_install && soak.needs_broker() {
         install::run(&cache)?;
     }
     let dir = cache.root().join("soak");
@@ -215,7 +176,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         );
     }
     let against_kafka = std::env::var("DRUMLIN_TEST_BROKER").is_ok_and(|v| v == "kafka");
-    let broker = match soak.needs_broker && !against_kafka {
+    let broker = match soak.needs_broker() && !against_kafka {
         true => Some(crate::suite::build_broker(true)?),
         false => None,
     };
@@ -284,7 +245,7 @@ fn slice(
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(repository())
-        .args(soak.cargo)
+        .args(soak.cargo())
         .env("DRUMLIN_CACHE", cache.root())
         .env("DRUMLIN_SOAK_SEED", seed.to_string())
         .env("DRUMLIN_SOAK_SECONDS", seconds.to_string())

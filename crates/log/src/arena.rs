@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-const ALIGNMENT: usize = 4096;
+/// Objects begin at multiples of this, bytes: a block of a local directory's disk.
+pub(crate) const ALIGNMENT: usize = 4096;
 /// An arena that nobody wants for this long is given back to the system.
 const RELEASE_AFTER: Duration = Duration::from_secs(10);
 

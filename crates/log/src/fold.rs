@@ -82,12 +82,7 @@ pub(crate) async fn fold(
 /// All segments of a leaf. A leaf that is gone is as bad as a damaged one.
 pub(crate) async fn load_leaf(log: &Log, leaf: &LeafPointer) -> Result<Vec<Segment>, ReadError> {
     let bytes = log.bucket().get(&leaf.key, Reason::Manifest).await;
-    let bytes = bytes.map_err(|error| match Failure::of(error) {
-        Failure::Moved(error) => ReadError::Corrupt {
-            what: format!("{}: {error}", leaf.key),
-        },
-        Failure::Error(error) => error,
-    })?;
+    let bytes = bytes.map_err(|error| Failure::of(error).lost(&leaf.key))?;
     decode_leaf(&bytes, leaf.table_length).map_err(|error| ReadError::Corrupt {
         what: format!("{}: {error}", leaf.key),
     })

@@ -94,19 +94,13 @@ impl Keeper {
         let now = log.shared().wal.env.instant();
         let mut behind = BTreeSet::new();
         let mut pruned = BTreeMap::new();
-        let partitions = log
-            .shared()
-            .partitions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (id, partition) in partitions.iter() {
+        for partition in log.open_partitions() {
             let inner = partition.lock();
-            pruned.insert(*id, inner.log_start);
+            pruned.insert(partition.id(), inner.log_start);
             if !inner.hot.is_empty() {
-                behind.insert(*id);
+                behind.insert(partition.id());
             }
         }
-        drop(partitions);
         let dropped: BTreeSet<TopicPartition> = recovered.partitions.keys().copied().collect();
         let next_retention = now + log.shared().wal.options.retention_interval;
         Self {

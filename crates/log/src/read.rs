@@ -529,6 +529,16 @@ impl Failure {
             _ => Self::Error(ReadError::Store(what)),
         }
     }
+
+    /// The error of those who replace objects themselves: what is gone at `key` did not move, it is lost.
+    pub(crate) fn lost(self, key: &str) -> ReadError {
+        match self {
+            Self::Moved(error) => ReadError::Corrupt {
+                what: format!("{key}: {error}"),
+            },
+            Self::Error(error) => error,
+        }
+    }
 }
 
 /// Linux' number of the error of a disk that cannot read.

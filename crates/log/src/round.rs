@@ -1,6 +1,6 @@
 //! What a round seals, and into what: segments for partitions with enough, bundles for all the rest.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use drumlin_objects::Reason;
 
@@ -12,7 +12,7 @@ use crate::layout;
 use crate::manifest::{Segment, Span};
 use crate::object::Extent;
 use crate::partition::{Partition, Sealed};
-use crate::read::{Failure, ReadError, Source};
+use crate::read::{ReadError, Source};
 use crate::rope::Rope;
 use crate::seal::{Builder, BundleRow, Piece, encode_bundle_table};
 use crate::types::TopicPartition;
@@ -54,22 +54,11 @@ impl Keeper {
         let merge = self.recent_bundles.len() >= wal.options.bundle_merge_count;
         let own: &str = &wal.name.prefix;
         let mut works = Vec::new();
-        let candidates: Vec<Arc<Partition>> = {
-            let partitions = self
-                .log
-                .shared()
-                .partitions
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            partitions
-                .iter()
-                .filter(|(id, partition)| {
-                    let inner = partition.lock();
-                    inner.broken.is_none() && (self.behind.contains(id) || !inner.sealed.spans.is_empty())
-                })
-                .map(|(_, partition)| Arc::clone(partition))
-                .collect()
-        };
+        let candidates = self.log.open_partitions().into_iter().filter(|partition| {
+            let inner = partition.lock();
+            let behind = self.behind.contains(&partition.id());
+            inner.broken.is_none() && (behind || !inner.sealed.spans.is_empty())
+        });
         for partition in candidates {
             let inner = partition.lock();
             let sealed_end = inner.sealed_end;
@@ -202,22 +191,17 @@ impl Keeper {
     }
 
     /// The bytes of a piece, verified. A bundle that is gone is as bad as a damaged one: only a round drops it.
-    async fn load(&self, partition: &Partition, piece: &Piece) -> Result<Rope, KeepError> {
-        let Piece::Span(span) = piece else {
-            return Ok(self.log.load_piece(partition, piece).await?);
-        };
-        let source = Source::Span(Arc::clone(span));
-        let cold = self.log.cold();
-        let loaded = cold
-            .load(&self.log, &partition.id(), &source, 0..span.length, NO_READ_AHEAD)
-            .await;
-        loaded.map_err(|failure| match failure {
-            Failure::Moved(error) => {
-                let what = format!("{}: {error}", span.bundle);
-                KeepError::Read(ReadError::Corrupt { what })
+    async fn load(&self, partition: &Partition, piece: &Piece) -> Result<Rope, ReadError> {
+        let log = &self.log;
+        match piece {
+            Piece::Extent(extent) => log.load_extent(extent).await.map_err(ReadError::from),
+            Piece::Span(span) => {
+                let (id, whole) = (partition.id(), 0..span.length);
+                let source = Source::Span(Arc::clone(span));
+                let loaded = log.cold().load(log, &id, &source, whole, NO_READ_AHEAD);
+                loaded.await.map_err(|failure| failure.lost(&span.bundle))
             }
-            Failure::Error(error) => KeepError::Read(error),
-        })
+        }
     }
 
     async fn upload_segments(

@@ -8,12 +8,10 @@ use drumlin_objects::sabotage::{self, Sabotage};
 
 use crate::codec::Decoder;
 use crate::codec::{Encoder, FormatError};
-use crate::cold::NO_READ_AHEAD;
 use crate::log::Log;
 use crate::manifest::{BLOCK_BYTES, INDEX_INTERVAL, IndexEntry, SegmentDetail, Span};
 use crate::object::Extent;
-use crate::partition::Partition;
-use crate::read::{Failure, ReadError, Source};
+use crate::read::ReadError;
 use crate::rope::Rope;
 use crate::types::{TopicId, TopicPartition};
 
@@ -131,22 +129,6 @@ impl Builder {
 }
 
 impl Log {
-    /// The bytes of a piece, verified.
-    pub(crate) async fn load_piece(&self, partition: &Partition, piece: &Piece) -> Result<Rope, ReadError> {
-        match piece {
-            Piece::Extent(extent) => self.load_extent(extent).await.map_err(ReadError::from),
-            Piece::Span(span) => {
-                let source = Source::Span(Arc::clone(span));
-                let whole = 0..span.length;
-                let loaded = self
-                    .cold()
-                    .load(self, &partition.id(), &source, whole, NO_READ_AHEAD)
-                    .await;
-                loaded.map_err(|failure: Failure| failure.into())
-            }
-        }
-    }
-
     /// Puts a finished object's parts.
     pub(crate) async fn put_parts(&self, key: &str, parts: Vec<Bytes>, why: Reason) -> Result<(), ReadError> {
         if sabotage::on(Sabotage::NameBeforeDurable) {

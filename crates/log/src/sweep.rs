@@ -14,7 +14,7 @@ use drumlin_objects::chain::{FENCE_LEN, number_of};
 use crate::keeper::{KeepError, Keeper};
 use crate::layout;
 use crate::partition::{Partition, Sealed};
-use crate::read::{Failure, ReadError};
+use crate::read::ReadError;
 use crate::state::LeafRef;
 
 impl Keeper {
@@ -151,15 +151,9 @@ impl Keeper {
         needed.extend(sealed.manifest.iter().map(|manifest| manifest.key.to_string()));
         for leaf in &sealed.leaves {
             needed.insert(leaf.key.to_string());
-            let table = match self.log.cold().leaf_table(&self.log, leaf).await {
-                Ok(table) => table,
-                // Only rounds replace leaves, and this follows one: what is not there now does not come back.
-                Err(Failure::Moved(error)) => {
-                    let what = format!("{}: {error}", leaf.key);
-                    return Err(ReadError::Corrupt { what }.into());
-                }
-                Err(error) => return Err(error.into()),
-            };
+            let table = self.log.cold().leaf_table(&self.log, leaf).await;
+            // Only rounds replace leaves, and this follows one: what is not there now does not come back.
+            let table = table.map_err(|failure| failure.lost(&leaf.key))?;
             needed.extend(table.iter().map(|row| row.segment.key(&id)));
         }
         Ok(needed)

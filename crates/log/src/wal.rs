@@ -15,7 +15,7 @@ use drumlin_records::{BatchHeader, patch_offset_and_epoch};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::arena::Arenas;
+use crate::arena::{ALIGNMENT, Arenas};
 use crate::commit::{Commit, CommitError};
 use crate::footer::{Edit, ExtentRecord, ProducerBatch, encode_edits, encode_footer};
 use crate::metrics::Counters;
@@ -30,8 +30,6 @@ const EXTENT_BYTES: u64 = 256 << 10;
 const FOOTER_ROOM: usize = 512 << 10;
 /// A WAL has one owner for its whole life: all its entries carry this epoch.
 pub(crate) const WAL_EPOCH: u64 = 0;
-/// A local directory is written in blocks of this.
-const BLOCK: usize = 4096;
 /// Room is counted in units of this many bytes.
 const ROOM_UNIT: usize = 1024;
 
@@ -341,7 +339,7 @@ impl Wal {
             .iter()
             .map(|extent| 80 + 60 * extent.record.producers.len())
             .sum();
-        let keep = (buf.len() + footer + 64).next_multiple_of(BLOCK);
+        let keep = (buf.len() + footer + 64).next_multiple_of(ALIGNMENT);
         if keep < buf.capacity() {
             let rest = buf.split_off(keep);
             open.arenas.give_back(rest, self.env.instant());
@@ -450,7 +448,7 @@ impl Wal {
         let footer = encode_footer(extents.iter().map(|extent| &extent.record));
         if self.bucket.kind() == BucketKind::Local {
             // Whole blocks are written from where they lie, and the file needs no cutting to its length.
-            let padded = (buf.len() + footer.len()).next_multiple_of(BLOCK);
+            let padded = (buf.len() + footer.len()).next_multiple_of(ALIGNMENT);
             buf.resize(padded - footer.len(), 0);
         }
         let footer_at = buf.len() as u64;

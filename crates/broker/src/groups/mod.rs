@@ -282,14 +282,16 @@ impl Groups {
         Sent::Pending { answered, otherwise }
     }
 
+    /// Of all shards, in the order of the partitions.
+    fn mailboxes(&self) -> Vec<mpsc::Sender<Mail>> {
+        let table = self.table();
+        table.shards.values().map(|entry| entry.mail.clone()).collect()
+    }
+
     /// Asks every shard, and gives the answers in the order of the partitions.
     pub async fn call_all(&self, caller: &Caller, request: impl Fn() -> GroupRequest) -> Vec<GroupResponse> {
-        let shards: Vec<_> = {
-            let table = self.table();
-            table.shards.values().map(|entry| entry.mail.clone()).collect()
-        };
         let ask = |mail| async { self.hand(mail, caller.clone(), request()).await.answer().await };
-        join_all(shards.into_iter().map(ask)).await
+        join_all(self.mailboxes().into_iter().map(ask)).await
     }
 
     /// Room for a request of so many bytes that waits for other members; none while such requests hold too much.
@@ -300,11 +302,7 @@ impl Groups {
 
     /// Figures of all shards, and committed offsets up to a limit.
     pub async fn report(&self, offsets: usize) -> GroupsReport {
-        let shards: Vec<_> = {
-            let table = self.table();
-            table.shards.values().map(|entry| entry.mail.clone()).collect()
-        };
-        report::gather(&self.hub, shards, offsets).await
+        report::gather(&self.hub, self.mailboxes(), offsets).await
     }
 
     /// Ends all shards in order: no more requests, what was written is committed and answered, everybody who still

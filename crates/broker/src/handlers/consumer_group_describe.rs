@@ -1,7 +1,5 @@
 //! ConsumerGroupDescribe (key 69): consumer groups with their members (KIP-848).
 
-use std::collections::BTreeSet;
-
 use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
 use drumlin_wire::messages::consumer_group_describe_request::ConsumerGroupDescribeRequest;
 use drumlin_wire::messages::consumer_group_describe_response::{
@@ -10,17 +8,12 @@ use drumlin_wire::messages::consumer_group_describe_response::{
 use drumlin_wire::{ApiKey, Str};
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask};
+use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask, first_named};
 use crate::dispatch::Cx;
 
 /// Describes each group.
 pub async fn handle(cx: &Cx, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
-    let mut seen = BTreeSet::new();
-    let asked: Vec<(Str, bool)> = request
-        .group_ids
-        .into_iter()
-        .map(|group| (group.clone(), seen.insert(group)))
-        .collect();
+    let asked = first_named(request.group_ids, |group| group);
     let groups = futures::stream::iter(asked)
         .map(|(group_id, first)| describe(cx, group_id, first))
         .buffered(GROUPS_AT_ONCE)

@@ -1,14 +1,12 @@
 //! DescribeGroups (key 15): classic groups with their members.
 
-use std::collections::BTreeSet;
-
 use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
 use drumlin_wire::messages::describe_groups_request::DescribeGroupsRequest;
 use drumlin_wire::messages::describe_groups_response::{DescribeGroupsResponse, DescribedGroup};
 use drumlin_wire::{ApiKey, Str};
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask};
+use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask, first_named};
 use crate::dispatch::Cx;
 
 /// First version with words for an error.
@@ -16,13 +14,7 @@ const MESSAGES_FROM: i16 = 6;
 
 /// Describes each group.
 pub async fn handle(cx: &Cx, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let mut seen = BTreeSet::new();
-    // What is named twice is described once: an answer must not outgrow what there is.
-    let asked: Vec<(Str, bool)> = request
-        .groups
-        .into_iter()
-        .map(|group| (group.clone(), seen.insert(group)))
-        .collect();
+    let asked = first_named(request.groups, |group| group);
     let groups = futures::stream::iter(asked)
         .map(|(group_id, first)| describe(cx, group_id, first))
         .buffered(GROUPS_AT_ONCE)

@@ -36,6 +36,8 @@ pub mod produce;
 pub mod push_telemetry;
 pub mod sync_group;
 
+use std::collections::BTreeSet;
+
 use drumlin_coordinator::{Caller, GroupRequest, GroupResponse};
 use drumlin_wire::Str;
 
@@ -47,6 +49,19 @@ pub(crate) const NO_OPERATIONS: i32 = i32::MIN;
 
 /// Groups of one request that are asked for at the same time.
 pub(crate) const GROUPS_AT_ONCE: usize = 32;
+
+/// Each with whether it names its group for the first time. What is named twice is answered once: an answer must not
+/// outgrow what there is.
+pub(crate) fn first_named<T>(asked: Vec<T>, group: impl Fn(&T) -> &Str) -> Vec<(T, bool)> {
+    let mut seen = BTreeSet::new();
+    asked
+        .into_iter()
+        .map(|one| {
+            let first = seen.insert(group(&one).clone());
+            (one, first)
+        })
+        .collect()
+}
 
 /// Who asks, as a coordinator wants to know it.
 pub(crate) fn caller(cx: &Cx) -> Caller {

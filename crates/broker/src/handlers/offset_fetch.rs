@@ -3,7 +3,6 @@
 //! A coordinator that was deposed without knowing it must tell no offset that another has moved on from: whether this
 //! broker still leads is asked after the request came (R2).
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
@@ -16,7 +15,7 @@ use drumlin_wire::messages::offset_fetch_response::{
 };
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, ask};
+use super::{GROUPS_AT_ONCE, ask, first_named};
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 
@@ -51,15 +50,7 @@ async fn fetch_all(
     if groups.is_empty() {
         return Vec::new();
     }
-    let mut seen = BTreeSet::new();
-    // What is named twice is answered once: an answer must not outgrow what there is.
-    let asked: Vec<(OffsetFetchRequestGroup, bool)> = groups
-        .into_iter()
-        .map(|group| {
-            let first = seen.insert(group.group_id.clone());
-            (group, first)
-        })
-        .collect();
+    let asked = first_named(groups, |group| &group.group_id);
     let answers = futures::stream::iter(asked)
         .map(|(group, first)| fetch(cx, group, stable, first))
         .buffered(GROUPS_AT_ONCE)

@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 1 << 30;
 /// A larger file is not worth keeping: making a new one is little beside writing it.
 const MAX_FILE: u64 = 16 << 20;
 /// Sizes are counted in blocks of this.
-const BLOCK: u64 = 4096;
+const BLOCK: u64 = super::aligned::BLOCK as u64;
 
 /// The files of deleted objects.
 #[derive(Debug, Default)]
@@ -33,9 +33,8 @@ pub(super) struct Recycled {
 struct Files {
     /// Those whose renaming may not be durable yet, with their size in blocks, in order.
     fresh: VecDeque<(PathBuf, u64)>,
-    /// How many were ever kept, and how many of those left `fresh`.
+    /// How many were ever kept.
     kept: u64,
-    settled: u64,
     /// The others by size in blocks; none is empty.
     by_size: BTreeMap<u64, Vec<PathBuf>>,
     /// Of both kinds.
@@ -43,6 +42,29 @@ struct Files {
     blocks: u64,
     /// The fewest there were since the last release: those were not wanted.
     unwanted: usize,
+}
+
+impl Files {
+    /// Files that were kept before `mark` was taken can be written.
+    fn settle(&mut self, mark: u64) {
+        while self.kept - (self.fresh.len() as u64) < mark
+            && let Some((path, blocks)) = self.fresh.pop_front()
+        {
+            self.by_size.entry(blocks).or_default().push(path);
+        }
+    }
+
+    /// Takes a file of exactly so many blocks.
+    fn pop(&mut self, blocks: u64) -> Option<PathBuf> {
+        let same = self.by_size.get_mut(&blocks)?;
+        let path = same.pop();
+        if same.is_empty() {
+            self.by_size.remove(&blocks);
+        }
+        self.count = self.count.saturating_sub(1);
+        self.blocks = self.blocks.saturating_sub(blocks);
+        path
+    }
 }
 
 impl Recycled {
@@ -74,13 +96,7 @@ impl Recycled {
 
     /// Files that were kept before `mark` was taken can be written.
     pub(super) fn settle(&self, mark: u64) {
-        let mut files = self.lock();
-        while files.settled < mark
-            && let Some((path, blocks)) = files.fresh.pop_front()
-        {
-            files.settled += 1;
-            files.by_size.entry(blocks).or_default().push(path);
-        }
+        self.lock().settle(mark);
     }
 
     /// A file to write `size` bytes into: of that size or up to four times that, else a smaller one of at least
@@ -94,13 +110,7 @@ impl Recycled {
             .next()
             .or_else(|| files.by_size.range(blocks / 2..blocks).next_back())
             .map(|(found, _)| *found)?;
-        let same = files.by_size.get_mut(&found)?;
-        let path = same.pop();
-        if same.is_empty() {
-            files.by_size.remove(&found);
-        }
-        files.count = files.count.saturating_sub(1);
-        files.blocks = files.blocks.saturating_sub(found);
+        let path = files.pop(found);
         files.unwanted = files.unwanted.min(files.count);
         path
     }
@@ -110,27 +120,15 @@ impl Recycled {
         let gone: Vec<PathBuf> = {
             let mut files = self.lock();
             if all {
-                let kept = files.kept;
-                while let Some((path, blocks)) = files.fresh.pop_front() {
-                    files.by_size.entry(blocks).or_default().push(path);
-                }
-                files.settled = kept;
+                files.settle(u64::MAX);
             }
-            let mut excess = if all { files.count } else { files.unwanted };
+            let excess = if all { files.count } else { files.unwanted };
             let mut gone = Vec::new();
-            while excess > 0 {
-                let Some(mut largest) = files.by_size.last_entry() else {
+            for _ in 0..excess {
+                let Some(largest) = files.by_size.last_key_value().map(|(blocks, _)| *blocks) else {
                     break;
                 };
-                let blocks = *largest.key();
-                let path = largest.get_mut().pop();
-                if largest.get().is_empty() {
-                    largest.remove();
-                }
-                gone.extend(path);
-                files.count = files.count.saturating_sub(1);
-                files.blocks = files.blocks.saturating_sub(blocks);
-                excess -= 1;
+                gone.extend(files.pop(largest));
             }
             files.unwanted = files.count;
             gone
