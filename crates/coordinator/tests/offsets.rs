@@ -363,6 +363,39 @@ fn offsets_of_a_consumer_group_expire_when_it_has_been_empty_for_long() {
     }
 }
 
+/// Version 1 may say when it was made.
+#[test]
+fn a_commit_of_version_1_can_have_its_own_time() {
+    let config = GroupConfig::default();
+    let retention = config.offsets_retention_ms;
+    let mut world = World::new(config);
+    let at = |world: &World, age: i64, partition: i32| {
+        let mut request = commit("g", "", -1, ("a", partition), 5);
+        request.topics[0].partitions[0].commit_timestamp = world.now.wall_ms - age;
+        request
+    };
+    // What a client says of its clock is taken as it is; no number does harm.
+    let (young, old) = (at(&world, retention / 2, 0), at(&world, retention, 1));
+    assert_eq!((world.commit(young), world.commit(old)), (NONE, NONE));
+    for (partition, timestamp) in [(2, i64::MIN), (3, i64::MAX)] {
+        let mut request = commit("g", "", -1, ("a", partition), 5);
+        request.topics[0].partitions[0].commit_timestamp = timestamp;
+        assert_eq!(world.commit(request), NONE);
+    }
+    assert_eq!(world.commit(commit("g", "", -1, ("b", 0), 5)), NONE);
+    let left = |world: &mut World| -> Vec<bool> {
+        let all = [("a", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 0)];
+        all.iter()
+            .map(|(t, p)| world.committed("g", t, *p) == 5)
+            .collect()
+    };
+    world.move_away();
+    world.pass(700_000);
+    assert_eq!(left(&mut world), [true, false, false, true, true]);
+    world.pass(retention as u64 / 2);
+    assert_eq!(left(&mut world), [false, false, false, true, true]);
+}
+
 /// Versions 2 to 4 say how long an offset is to be kept.
 #[test]
 fn a_commit_can_have_its_own_retention() {

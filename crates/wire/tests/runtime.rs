@@ -7,6 +7,13 @@ use drumlin_wire::messages::api_versions_response::{ApiVersion, ApiVersionsRespo
 use drumlin_wire::messages::fetch_request::FetchRequest;
 use drumlin_wire::messages::fetch_response::{FetchResponse, NodeEndpoint};
 use drumlin_wire::messages::metadata_request::MetadataRequest;
+use drumlin_wire::messages::offset_commit_request::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use drumlin_wire::messages::offset_fetch_request::OffsetFetchRequest;
+use drumlin_wire::messages::offset_fetch_response::{
+    OffsetFetchResponse, OffsetFetchResponsePartition, OffsetFetchResponseTopic,
+};
 use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::messages::produce_response::ProduceResponse;
 use drumlin_wire::registry::{self, Route};
@@ -262,6 +269,79 @@ fn legacy_produce_can_be_read_and_answered() {
     );
     assert_eq!(throttled.to_bytes(1).unwrap().len(), 8);
     assert_eq!(FetchRequest::default().to_bytes(0).unwrap().len(), 4 + 4 + 4 + 4);
+}
+
+/// As the protocol guide of Kafka 0.9 lays them out.
+#[test]
+fn legacy_offsets_can_be_read_and_answered() {
+    let group = b"\0\x01g";
+    let member = b"\0\0\0\x07\0\x01m";
+    let topic = b"\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x02";
+    let offset = b"\0\0\0\0\0\0\x01\0";
+    let at = b"\0\0\x01\x8b\xcf\xe5\x68\0";
+    let note = b"\0\x04note";
+    let commit = |generation, member: &str, timestamp| OffsetCommitRequest {
+        group_id: "g".into(),
+        generation_id_or_member_epoch: generation,
+        member_id: member.into(),
+        topics: vec![OffsetCommitRequestTopic {
+            name: "t".into(),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: 2,
+                committed_offset: 256,
+                commit_timestamp: timestamp,
+                committed_metadata: Some("note".into()),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let (v0, v1) = (commit(-1, "", -1), commit(7, "m", 1_700_000_000_000));
+    let bytes = |parts: &[&[u8]]| Bytes::from(parts.concat());
+    let body = bytes(&[group, topic, offset, note]);
+    assert_eq!(v0.to_bytes(0).unwrap(), body);
+    assert_eq!(OffsetCommitRequest::decode(&body, 0), Ok(v0));
+    let body = bytes(&[group, member, topic, offset, at, note]);
+    assert_eq!(v1.to_bytes(1).unwrap(), body);
+    assert_eq!(OffsetCommitRequest::decode(&body, 1), Ok(v1.clone()));
+    // A time of the commit is in version 1 alone.
+    for version in [0, 2, 10] {
+        let refused = EncodeError::Field {
+            field: "CommitTimestamp",
+            version,
+        };
+        assert_eq!(v1.to_bytes(version).err(), Some(refused));
+    }
+    // A null topic stands for all from OffsetFetch 2 on.
+    let body = bytes(&[group, topic]);
+    let fetch = OffsetFetchRequest::decode(&body, 0).unwrap();
+    assert_eq!(fetch.topics.as_ref().unwrap()[0].partition_indexes, [2]);
+    assert_eq!(fetch.to_bytes(0).unwrap(), body);
+    let all = bytes(&[group, &[0xff; 4]]);
+    assert_eq!(OffsetFetchRequest::decode(&all, 0).err(), Some(DecodeError::Null));
+    assert!(OffsetFetchRequest::decode(&all, 2).is_ok());
+    let answered = OffsetFetchResponse {
+        throttle_time_ms: 1,
+        error_code: 16,
+        topics: vec![OffsetFetchResponseTopic {
+            name: "t".into(),
+            partitions: vec![OffsetFetchResponsePartition {
+                partition_index: 2,
+                committed_offset: 256,
+                metadata: Some("note".into()),
+                error_code: 3,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(
+        answered.to_bytes(0).unwrap(),
+        bytes(&[topic, offset, note, b"\0\x03"]),
+        "neither throttle time nor an error of the whole"
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! `cargo xtask codegen`: the codec of every message of Kafka, generated from the schemas in its jars.
 //!
-//! Reads the schemas ([`schema`]), renders a module for each ([`emit`], with [`read`] and [`write`]), the
+//! Reads the schemas ([`schema`]), adds what clients still send and Kafka dropped ([`legacy`]), renders a module for each ([`emit`], with [`read`] and [`write`]), the
 //! tables over all of them ([`tables`]) and what the tests need ([`samples`]), formats the lot with rustfmt, and then writes it into the tree or, to check, compares.
 //! Names, types and versions are taken from the schemas; their texts and comments are not.
 
 mod emit;
+mod legacy;
 mod read;
 mod samples;
 mod schema;
@@ -19,15 +20,6 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use schema::{Family, Kind, Schema, Versions};
-
-/// Versions below the schema's valid range whose fields the schema still describes in full. Produce 0-2
-/// must be advertised (KAFKA-18659); both are served again once the legacy record formats are.
-const LEGACY: [(&str, i16); 4] = [
-    ("ProduceRequest", 0),
-    ("ProduceResponse", 0),
-    ("FetchRequest", 0),
-    ("FetchResponse", 0),
-];
 
 /// Generated directories and files, relative to the root of the workspace. Only these are ever removed.
 const MESSAGES: &str = "crates/wire/src/messages";
@@ -100,15 +92,16 @@ struct Entry {
 
 fn render() -> Result<BTreeMap<String, String>> {
     let mut entries = Vec::new();
-    for (family, schema) in schema::load()? {
+    for (family, mut schema) in schema::load()? {
         // Headers are written by hand: a client id stays non-compact in a flexible header.
         if schema.kind == Kind::Header || schema.valid_versions.is_empty() {
             continue;
         }
-        let mut valid = schema.valid_versions;
-        if let Some((_, low)) = LEGACY.iter().find(|(name, _)| *name == schema.name) {
-            valid.low = *low;
-        }
+        legacy::restore(&mut schema)?;
+        let valid = Versions {
+            low: legacy::oldest(&schema),
+            ..schema.valid_versions
+        };
         ensure!(valid.high < i16::MAX, "{} has no latest version", schema.name);
         entries.push(Entry {
             family,

@@ -1,4 +1,5 @@
-use super::schema::{Field, Versions, in_repository, strip_comments};
+use super::legacy;
+use super::schema::{Field, Schema, Versions, in_repository, strip_comments};
 use super::types::{Default, Type, When, ident, snake};
 
 fn versions(text: &str) -> Versions {
@@ -61,6 +62,32 @@ fn defaults_are_javas() {
     let records = r#"{"name":"X","type":"records","versions":"0+","nullableVersions":"0+"}"#;
     assert_eq!(default(records).unwrap(), Default::Null);
     assert!(default(r#"{"name":"X","type":"string","versions":"0+","default":"null"}"#).is_err());
+}
+
+#[test]
+fn removed_fields_come_back_in_their_place() {
+    let schema = |partitions: &str| -> Schema {
+        let text = format!(
+            r#"{{"apiKey":8,"type":"request","name":"OffsetCommitRequest","validVersions":"2-10","fields":[
+            {{"name":"Topics","type":"[]T","versions":"0+","fields":[
+            {{"name":"Partitions","type":"[]P","versions":"0+","fields":[{partitions}]}}]}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    let field = |name: &str| format!(r#"{{"name":"{name}","type":"int64","versions":"0+"}}"#);
+    let names = |schema: &Schema| -> Vec<String> {
+        let partitions = &schema.fields[0].fields[0].fields;
+        partitions.iter().map(|f| f.name.clone()).collect()
+    };
+    let (epoch, metadata) = (field("CommittedLeaderEpoch"), field("CommittedMetadata"));
+    let mut whole = schema(&format!("{epoch},{metadata}"));
+    legacy::restore(&mut whole).unwrap();
+    let expected = ["CommittedLeaderEpoch", "CommitTimestamp", "CommittedMetadata"];
+    assert_eq!(names(&whole), expected);
+    assert_eq!(legacy::oldest(&whole), 0);
+    // A newer Kafka that has it again, or has moved its neighbour, is looked at by somebody.
+    assert!(legacy::restore(&mut whole).is_err());
+    assert!(legacy::restore(&mut schema(&metadata)).is_err());
 }
 
 /// The command itself fetches the jars; here, where they were never fetched, there is nothing to compare with.

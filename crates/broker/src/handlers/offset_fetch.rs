@@ -23,6 +23,9 @@ use crate::error_code::ErrorCode;
 const GROUPS_FROM: i16 = 8;
 /// First version that has an error of the whole; before, each partition carries it.
 const ERROR_FROM: i16 = 2;
+/// First version in which no committed offset is no error. Before, offsets were nodes in ZooKeeper, and one that was not
+/// there was UNKNOWN_TOPIC_OR_PARTITION.
+const ABSENT_FROM: i16 = 1;
 /// How long an answer waits for the store to say that this broker still leads.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -135,6 +138,10 @@ fn flat(
             ..Default::default()
         };
     }
+    let absent = match cx.version < ABSENT_FROM {
+        true => Coordinator::UnknownTopicOrPartition.code(),
+        false => Coordinator::None.code(),
+    };
     let topics = group.topics.into_iter().map(|topic| OffsetFetchResponseTopic {
         name: topic.name,
         partitions: (topic.partitions.into_iter())
@@ -143,7 +150,10 @@ fn flat(
                 committed_offset: partition.committed_offset,
                 committed_leader_epoch: partition.committed_leader_epoch,
                 metadata: partition.metadata,
-                error_code: partition.error_code,
+                error_code: match partition.error_code {
+                    0 if partition.committed_offset < 0 => absent,
+                    code => code,
+                },
                 ..Default::default()
             })
             .collect(),

@@ -25,7 +25,7 @@ struct Member {
     leader: bool,
 }
 
-fn join(group: &str, member: &Str, session_ms: i32) -> m::join_group_request::JoinGroupRequest {
+pub fn join(group: &str, member: &Str, session_ms: i32) -> m::join_group_request::JoinGroupRequest {
     use m::join_group_request::*;
     JoinGroupRequest {
         group_id: Str::from(group),
@@ -113,7 +113,7 @@ impl Member {
 }
 
 /// Commits offsets of `t` for a group without members.
-fn commit_request(group: &str, offsets: &[(i32, i64)]) -> m::offset_commit_request::OffsetCommitRequest {
+pub fn commit_request(group: &str, offsets: &[(i32, i64)]) -> m::offset_commit_request::OffsetCommitRequest {
     use m::offset_commit_request::*;
     let partitions = offsets
         .iter()
@@ -136,12 +136,12 @@ fn commit_request(group: &str, offsets: &[(i32, i64)]) -> m::offset_commit_reque
     }
 }
 
-async fn commit(client: &mut Client, request: &m::offset_commit_request::OffsetCommitRequest) -> i16 {
+pub async fn commit(client: &mut Client, request: &m::offset_commit_request::OffsetCommitRequest) -> i16 {
     client.call(8, request).await.topics[0].partitions[0].error_code
 }
 
 /// The committed offset of `t-0`, or the error of the whole.
-async fn committed(client: &mut Client, group: &str) -> Result<i64, i16> {
+pub async fn committed(client: &mut Client, group: &str) -> Result<i64, i16> {
     use m::offset_fetch_request::*;
     let request = OffsetFetchRequest {
         group_id: Str::from(group),
@@ -160,7 +160,7 @@ async fn committed(client: &mut Client, group: &str) -> Result<i64, i16> {
 }
 
 /// The same, once the coordinator has loaded.
-async fn loaded(client: &mut Client, group: &str) -> i64 {
+pub async fn loaded(client: &mut Client, group: &str) -> i64 {
     let began = tokio::time::Instant::now();
     loop {
         match committed(client, group).await {
@@ -380,7 +380,7 @@ async fn the_topic_is_internal() {
 }
 
 /// Keys below a prefix.
-async fn keys(test: &Test, part: &str) -> Vec<String> {
+pub async fn keys(test: &Test, part: &str) -> Vec<String> {
     use drumlin_objects::object_store::ObjectStore;
     let listed: Vec<_> = test.store.list(None).try_collect().await.unwrap();
     let all = listed.into_iter().map(|object| object.location.to_string());

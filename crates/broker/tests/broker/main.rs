@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod configs;
+mod coordinators;
 mod fetching;
 mod frames;
 mod groups;
 mod harness;
 mod lives;
+mod old_offsets;
 mod producing;
 mod topics;
 mod versions;

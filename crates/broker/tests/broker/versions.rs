@@ -603,10 +603,10 @@ async fn commit(asked: &mut Asked, client: &mut Client, version: i16, group: &st
 
 async fn offsets(asked: &mut Asked, client: &mut Client, id: Uuid) {
     use m::offset_fetch_request::*;
-    for version in 2..=10 {
+    for version in 0..=10 {
         commit(asked, client, version, "simple", 100 + i64::from(version), id).await;
     }
-    for version in 1..=10 {
+    for version in 0..=10 {
         let request = if version >= 8 {
             let topic = OffsetFetchRequestTopics {
                 name: if version >= 10 {

@@ -150,7 +150,11 @@ impl<'a> Admitted<'a> {
                     .as_ref()
                     .map(Str::detach)
                     .unwrap_or_default(),
-                commit_ms: wall_ms,
+                // Version 1 may bring a time of its own; -1 is the time of receipt. Offsets expire by it.
+                commit_ms: match partition.commit_timestamp {
+                    -1 => wall_ms,
+                    at => at,
+                },
                 expire_ms,
                 topic_id: accepted.id,
             };

@@ -16,9 +16,9 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Key 3, versions 0-13.
     Metadata = 3,
-    /// Key 8, versions 2-10.
+    /// Key 8, versions 0-10.
     OffsetCommit = 8,
-    /// Key 9, versions 1-10.
+    /// Key 9, versions 0-10.
     OffsetFetch = 9,
     /// Key 10, versions 0-6.
     FindCoordinator = 10,
@@ -416,7 +416,7 @@ impl ApiKey {
             ApiKey::OffsetCommit => &Schema {
                 name: "OffsetCommit",
                 min_version: 2,
-                oldest_version: 2,
+                oldest_version: 0,
                 max_version: 10,
                 unstable: false,
                 flexible_from: 8,
@@ -424,7 +424,7 @@ impl ApiKey {
             ApiKey::OffsetFetch => &Schema {
                 name: "OffsetFetch",
                 min_version: 1,
-                oldest_version: 1,
+                oldest_version: 0,
                 max_version: 10,
                 unstable: false,
                 flexible_from: 6,

@@ -4,7 +4,7 @@
 
 use crate::{ApiKey, DecodeError, EncodeError, Message, Reader, Request, Str, UnknownTags, Uuid, Writer};
 
-/// `OffsetCommitRequest`, versions 2-10, flexible in 8+.
+/// `OffsetCommitRequest`, versions 0-10, flexible in 8+.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OffsetCommitRequest {
     /// `GroupId`: string, versions 0+.
@@ -39,7 +39,7 @@ impl Default for OffsetCommitRequest {
 
 impl Message for OffsetCommitRequest {
     const NAME: &'static str = "OffsetCommitRequest";
-    const MIN_VERSION: i16 = 2;
+    const MIN_VERSION: i16 = 0;
     const MAX_VERSION: i16 = 10;
     const FLEXIBLE_FROM: i16 = 8;
     const DECODE_CAP: usize = crate::limits::decode_cap(8);
@@ -47,10 +47,10 @@ impl Message for OffsetCommitRequest {
     fn read(r: &mut Reader<'_>, v: i16) -> Result<Self, DecodeError> {
         let flex = v >= 8;
         let group_id = r.string(flex)?;
-        let generation_id_or_member_epoch = r.i32()?;
-        let member_id = r.string(flex)?;
+        let generation_id_or_member_epoch = if v >= 1 { r.i32()? } else { -1 };
+        let member_id = if v >= 1 { r.string(flex)? } else { Str::default() };
         let group_instance_id = if v >= 7 { r.nullable_string(flex)? } else { None };
-        let retention_time_ms = if v <= 4 { r.i64()? } else { -1 };
+        let retention_time_ms = if (2..=4).contains(&v) { r.i64()? } else { -1 };
         let topics = r.array(flex, 1, |r| OffsetCommitRequestTopic::read(r, v))?;
         let unknown = if flex {
             r.unknown_tags()?
@@ -71,8 +71,12 @@ impl Message for OffsetCommitRequest {
     fn write(&self, w: &mut Writer, v: i16) -> Result<(), EncodeError> {
         let flex = v >= 8;
         w.string(&self.group_id, flex)?;
-        w.i32(self.generation_id_or_member_epoch);
-        w.string(&self.member_id, flex)?;
+        if v >= 1 {
+            w.i32(self.generation_id_or_member_epoch);
+        }
+        if v >= 1 {
+            w.string(&self.member_id, flex)?;
+        }
         if v >= 7 {
             w.nullable_string(self.group_instance_id.as_ref(), flex)?;
         } else if self.group_instance_id.is_some() {
@@ -81,7 +85,7 @@ impl Message for OffsetCommitRequest {
                 version: v,
             });
         }
-        if v <= 4 {
+        if (2..=4).contains(&v) {
             w.i64(self.retention_time_ms);
         }
         w.array(&self.topics, flex, |w, x| x.write(w, v))?;
@@ -154,6 +158,8 @@ pub struct OffsetCommitRequestPartition {
     pub committed_offset: i64,
     /// `CommittedLeaderEpoch`: int32, versions 6+.
     pub committed_leader_epoch: i32,
+    /// `CommitTimestamp`: int64, versions 1.
+    pub commit_timestamp: i64,
     /// `CommittedMetadata`: string, versions 0+, nullable.
     pub committed_metadata: Option<Str>,
     /// Tagged fields that this schema does not know.
@@ -166,6 +172,7 @@ impl Default for OffsetCommitRequestPartition {
             partition_index: 0,
             committed_offset: 0,
             committed_leader_epoch: -1,
+            commit_timestamp: -1,
             committed_metadata: Some(Str::default()),
             unknown: UnknownTags::default(),
         }
@@ -178,6 +185,7 @@ impl OffsetCommitRequestPartition {
         let partition_index = r.i32()?;
         let committed_offset = r.i64()?;
         let committed_leader_epoch = if v >= 6 { r.i32()? } else { -1 };
+        let commit_timestamp = if v == 1 { r.i64()? } else { -1 };
         let committed_metadata = r.nullable_string(flex)?;
         let unknown = if flex {
             r.unknown_tags()?
@@ -188,6 +196,7 @@ impl OffsetCommitRequestPartition {
             partition_index,
             committed_offset,
             committed_leader_epoch,
+            commit_timestamp,
             committed_metadata,
             unknown,
         })
@@ -199,6 +208,14 @@ impl OffsetCommitRequestPartition {
         w.i64(self.committed_offset);
         if v >= 6 {
             w.i32(self.committed_leader_epoch);
+        }
+        if v == 1 {
+            w.i64(self.commit_timestamp);
+        } else if self.commit_timestamp != -1 {
+            return Err(EncodeError::Field {
+                field: "CommitTimestamp",
+                version: v,
+            });
         }
         w.nullable_string(self.committed_metadata.as_ref(), flex)?;
         if flex {

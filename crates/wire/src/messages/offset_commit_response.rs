@@ -4,7 +4,7 @@
 
 use crate::{ApiKey, DecodeError, EncodeError, Message, Reader, Response, Str, UnknownTags, Uuid, Writer};
 
-/// `OffsetCommitResponse`, versions 2-10, flexible in 8+.
+/// `OffsetCommitResponse`, versions 0-10, flexible in 8+.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OffsetCommitResponse {
     /// `ThrottleTimeMs`: int32, versions 3+.
@@ -17,7 +17,7 @@ pub struct OffsetCommitResponse {
 
 impl Message for OffsetCommitResponse {
     const NAME: &'static str = "OffsetCommitResponse";
-    const MIN_VERSION: i16 = 2;
+    const MIN_VERSION: i16 = 0;
     const MAX_VERSION: i16 = 10;
     const FLEXIBLE_FROM: i16 = 8;
     const DECODE_CAP: usize = crate::limits::decode_cap(8);

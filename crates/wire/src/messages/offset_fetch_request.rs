@@ -5,7 +5,7 @@
 use crate::writer::required;
 use crate::{ApiKey, DecodeError, EncodeError, Message, Reader, Request, Str, UnknownTags, Uuid, Writer};
 
-/// `OffsetFetchRequest`, versions 1-10, flexible in 6+.
+/// `OffsetFetchRequest`, versions 0-10, flexible in 6+.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OffsetFetchRequest {
     /// `GroupId`: string, versions 0-7.
@@ -34,7 +34,7 @@ impl Default for OffsetFetchRequest {
 
 impl Message for OffsetFetchRequest {
     const NAME: &'static str = "OffsetFetchRequest";
-    const MIN_VERSION: i16 = 1;
+    const MIN_VERSION: i16 = 0;
     const MAX_VERSION: i16 = 10;
     const FLEXIBLE_FROM: i16 = 6;
     const DECODE_CAP: usize = crate::limits::decode_cap(9);

@@ -4,7 +4,7 @@
 
 use crate::{ApiKey, DecodeError, EncodeError, Message, Reader, Response, Str, UnknownTags, Uuid, Writer};
 
-/// `OffsetFetchResponse`, versions 1-10, flexible in 6+.
+/// `OffsetFetchResponse`, versions 0-10, flexible in 6+.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OffsetFetchResponse {
     /// `ThrottleTimeMs`: int32, versions 3+.
@@ -21,7 +21,7 @@ pub struct OffsetFetchResponse {
 
 impl Message for OffsetFetchResponse {
     const NAME: &'static str = "OffsetFetchResponse";
-    const MIN_VERSION: i16 = 1;
+    const MIN_VERSION: i16 = 0;
     const MAX_VERSION: i16 = 10;
     const FLEXIBLE_FROM: i16 = 6;
     const DECODE_CAP: usize = crate::limits::decode_cap(9);

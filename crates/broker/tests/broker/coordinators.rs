@@ -1,0 +1,387 @@
+//! Group coordinators that must not be believed: deposed ones, and snapshots that are not what they say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use drumlin_broker::config::BrokerConfig;
+use drumlin_broker::error_code::ErrorCode;
+use drumlin_broker::{Broker, ExitReason};
+use drumlin_coordinator::{GroupConfig, Shard};
+use drumlin_log::SnapshotName;
+use drumlin_objects::fault::{FaultStore, Faults, Latency};
+use drumlin_objects::object_store::ObjectStoreExt;
+use drumlin_objects::object_store::memory::InMemory;
+use drumlin_objects::object_store::path::Path;
+use drumlin_objects::{Bucket, BucketKind, Env};
+use drumlin_wire::coordinator_records::offset_commit_key::OffsetCommitKey;
+use drumlin_wire::coordinator_records::offset_commit_value::OffsetCommitValue;
+use drumlin_wire::messages as m;
+use drumlin_wire::{Message, Request, ResponseHeader, Str, Uuid};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::groups::{commit, commit_request, committed, keys, loaded};
+use crate::harness::*;
+
+/// A broker with randomness of its own, on a store that takes its time.
+async fn start(store: &Arc<InMemory>, seed: u64, latency: Latency) -> Test {
+    watch_panics();
+    let env = Env::simulated(seed, NOW_MS);
+    let mut faults = Faults::none();
+    faults.latency = latency;
+    let slow = Arc::new(FaultStore::with_faults(store.clone(), seed, faults));
+    let bucket = Bucket::from_store(slow, BucketKind::Memory, &env);
+    let options = [
+        ("store.url", "memory:"),
+        ("wal.linger.max.ms", "1"),
+        ("offsets.topic.num.partitions", "1"),
+    ];
+    let config = BrokerConfig::from_pairs(options).unwrap();
+    let broker = Broker::start(&env, config, bucket).await.unwrap();
+    Test {
+        env,
+        store: store.clone(),
+        broker,
+    }
+}
+
+/// The answer, unless the connection is closed instead.
+async fn perhaps<M: Request>(client: &mut Client, version: i16, request: &M) -> Option<M::Response> {
+    client.send(version, request).await;
+    let frame = client.frame().await?;
+    let (_, body) = ResponseHeader::parse(&frame, M::KEY, version).unwrap();
+    Some(M::Response::decode(&body, version).unwrap())
+}
+
+/// Asks for `g`'s offset of `t-0` as this version does: the offset, or the error.
+async fn asked(client: &mut Client, version: i16, id: Uuid) -> Option<Result<i64, i16>> {
+    use m::offset_fetch_request::*;
+    let mut request = OffsetFetchRequest::default();
+    if version >= 8 {
+        request.groups = vec![OffsetFetchRequestGroup {
+            group_id: Str::from("g"),
+            topics: Some(vec![OffsetFetchRequestTopics {
+                name: if version >= 10 {
+                    Str::default()
+                } else {
+                    Str::from("t")
+                },
+                topic_id: if version >= 10 { id } else { Uuid::default() },
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }];
+    } else {
+        request.group_id = Str::from("g");
+        request.topics = Some(vec![OffsetFetchRequestTopic {
+            name: Str::from("t"),
+            partition_indexes: vec![0],
+            ..Default::default()
+        }]);
+    }
+    let answer = perhaps(client, version, &request).await?;
+    let (error, told) = match answer.groups.first() {
+        Some(group) => (
+            group.error_code,
+            group
+                .topics
+                .first()
+                .map(|t| (t.partitions[0].error_code, t.partitions[0].committed_offset)),
+        ),
+        None => (
+            answer.error_code,
+            answer
+                .topics
+                .first()
+                .map(|t| (t.partitions[0].error_code, t.partitions[0].committed_offset)),
+        ),
+    };
+    Some(match (error, told) {
+        (0, Some((0, offset))) => Ok(offset),
+        (0, Some((code, offset))) => {
+            assert_eq!(offset, -1, "an offset beside an error");
+            Err(code)
+        }
+        (code, told) => {
+            assert_eq!(told, None, "offsets beside an error");
+            Err(code)
+        }
+    })
+}
+
+/// Whatever a deposed coordinator is asked first, in whichever version, it neither tells an offset that its
+/// successor may have moved on from, nor acknowledges a commit that its successor will not have.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_coordinator_tells_no_offset_and_takes_none() {
+    let not_coordinator = ErrorCode::NotCoordinator.code();
+    let mut spoken = 0;
+    for version in (0..=10).map(Some).chain([None]) {
+        let store = Arc::new(InMemory::new());
+        let older = start(&store, 1, Latency::None).await;
+        let mut zombie = older.connect();
+        let id = zombie.create("t", 1, &[]).await;
+        assert_eq!(commit(&mut zombie, &commit_request("g", &[(0, 1)])).await, 0);
+        let newer = start(&store, 2, Latency::None).await;
+        let mut client = newer.connect();
+        assert_eq!(loaded(&mut client, "g").await, 1);
+        assert_eq!(commit(&mut client, &commit_request("g", &[(0, 2)])).await, 0);
+        // Nothing has told the older one yet.
+        if let Some(version) = version
+            && let Some(told) = asked(&mut zombie, version, id).await
+        {
+            assert_eq!(told, Err(not_coordinator), "OffsetFetch {version}");
+            spoken += 1;
+        }
+        let mut zombie = older.connect();
+        let taken = perhaps(&mut zombie, 8, &commit_request("g", &[(0, 9)])).await;
+        let code = taken.map(|answer| answer.topics[0].partitions[0].error_code);
+        assert!(code.is_none_or(|code| code == not_coordinator), "{code:?}");
+        assert!(matches!(older.broker.ended().await, ExitReason::Fenced(_)));
+        assert_eq!(committed(&mut client, "g").await, Ok(2));
+        // Its end changes nothing either.
+        drop(older);
+        let last = start(&store, 3, Latency::None).await;
+        assert_eq!(loaded(&mut last.connect(), "g").await, 2);
+    }
+    assert!(
+        spoken > 0,
+        "the connections were closed before anything was asked"
+    );
+    assert_eq!(panics(), 0);
+}
+
+/// Commits and fetches go on at the older broker while a newer one starts, at every moment of the start. What was
+/// acknowledged is there afterwards; and from the first commit that the newer one has answered on, the older one
+/// tells nothing more.
+#[tokio::test(start_paused = true)]
+async fn a_newer_start_amid_commits_loses_none_and_is_never_contradicted() {
+    let seed = std::env::var("DRUMLIN_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = seed.map_or(0..24u64, |seed| seed..seed + 1);
+    let (mut answered, mut silent) = (0, 0);
+    for seed in seeds {
+        println!("DRUMLIN_SEED={seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let latency = Latency::Uniform(Duration::from_millis(1)..Duration::from_millis(20));
+        let store = Arc::new(InMemory::new());
+        let older = start(&store, 2 * seed + 1, latency.clone()).await;
+        let (mut writer, mut reader) = (older.connect(), older.connect());
+        let id = writer.create("t", 1, &[]).await;
+        assert_eq!(commit(&mut writer, &commit_request("g", &[(0, 0)])).await, 0);
+        let commits = async {
+            let mut last = 0;
+            for offset in 1..1_000_000 {
+                match perhaps(&mut writer, 8, &commit_request("g", &[(0, offset)])).await {
+                    Some(answer) if answer.topics[0].partitions[0].error_code == 0 => last = offset,
+                    _ => break,
+                }
+            }
+            last
+        };
+        let fetches = async {
+            let mut told = Vec::new();
+            loop {
+                let began = tokio::time::Instant::now();
+                match asked(&mut reader, 9, id).await {
+                    Some(Ok(offset)) => told.push((began, offset)),
+                    _ => return told,
+                }
+            }
+        };
+        let pause = Duration::from_millis(rng.random_range(0..150));
+        let takeover = async {
+            tokio::time::sleep(pause).await;
+            let newer = start(&store, 2 * seed + 2, latency.clone()).await;
+            let mut client = newer.connect();
+            let found = loaded(&mut client, "g").await;
+            assert_eq!(
+                commit(&mut client, &commit_request("g", &[(0, 2_000_000)])).await,
+                0
+            );
+            let moved_on = tokio::time::Instant::now();
+            (newer, client, found, moved_on)
+        };
+        let (last, told, (_newer, mut client, found, moved_on)) = tokio::join!(commits, fetches, takeover);
+        // What was under way may be there too.
+        assert!(
+            (last..=last + 1).contains(&found),
+            "{last} acknowledged, {found} found"
+        );
+        let after: Vec<_> = told.iter().filter(|(began, _)| *began >= moved_on).collect();
+        assert!(after.is_empty(), "told by the deposed one: {after:?}");
+        assert!(told.iter().all(|(_, offset)| (0..=found).contains(offset)));
+        assert_eq!(committed(&mut client, "g").await, Ok(2_000_000));
+        answered += told.len();
+        silent += usize::from(told.is_empty());
+    }
+    // Or there was nothing to see.
+    assert!(
+        answered > 0 || seed.is_some(),
+        "{silent} of the runs told nothing"
+    );
+    assert_eq!(panics(), 0);
+}
+
+const PARTITIONS: i32 = 100;
+const LIE: i64 = 666_666;
+
+fn options() -> [(&'static str, &'static str); 1] {
+    [("offsets.topic.num.partitions", "2")]
+}
+
+/// A snapshot's object that says that `g` has committed [`LIE`] and nothing else.
+fn lie(partition: i32, covers: i64, epoch: i32, taken_ms: i64) -> Vec<u8> {
+    let key = OffsetCommitKey {
+        group: Str::from("g"),
+        topic: Str::from("t"),
+        partition: 0,
+    };
+    let value = OffsetCommitValue {
+        offset: LIE,
+        leader_epoch: -1,
+        commit_timestamp: NOW_MS,
+        ..Default::default()
+    };
+    let prefixed = |prefix: i16, body: Bytes| [&prefix.to_be_bytes()[..], &body].concat();
+    let (key, value) = (
+        prefixed(1, key.to_bytes(0).unwrap()),
+        prefixed(3, value.to_bytes(3).unwrap()),
+    );
+    let mut shard = Shard::new(partition, Arc::new(GroupConfig::default()), 1);
+    shard.replay(&key, Some(&value), 0, NOW_MS).unwrap();
+    let mut stored = BytesMut::new();
+    stored.put_slice(b"DGS1");
+    stored.put_i64(taken_ms);
+    let crc = crc32c::crc32c(&stored);
+    stored.put_u32(crc);
+    stored.put_slice(&shard.snapshot(covers, epoch));
+    stored.to_vec()
+}
+
+/// A bucket whose group `g` has committed 29,000 for `t-0`, the partition of its coordinator, and the name of the
+/// snapshot that a clean stop has left.
+async fn with_history() -> (Arc<InMemory>, i32, String, SnapshotName) {
+    let test = Test::new(&options()).await;
+    let mut client = test.connect();
+    client.create("t", PARTITIONS, &[]).await;
+    for round in 0..30 {
+        let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|n| (n, round * 1_000)).collect();
+        assert_eq!(commit(&mut client, &commit_request("g", &offsets)).await, 0);
+    }
+    let n = test.broker.shared().groups.partition_of("g").unwrap();
+    assert!(test.broker.shutdown().await);
+    let snapshots = keys(&test, "/snapshot/").await;
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
+    let name = SnapshotName::parse(&snapshots[0]).unwrap();
+    let prefix = snapshots[0].rsplit_once('/').unwrap().0.to_owned();
+    let store = test.kill();
+    store.delete(&Path::from(snapshots[0].as_str())).await.unwrap();
+    (store, n, prefix, name)
+}
+
+/// What a start makes of these snapshots: `g`'s offset, and how many were used.
+async fn start_with(
+    store: &Arc<InMemory>,
+    prefix: &str,
+    snapshots: &[(SnapshotName, Vec<u8>)],
+) -> (i64, u64) {
+    // A bucket of its own for each: a start leaves traces.
+    let copy = Arc::new(store.fork());
+    for (name, bytes) in snapshots {
+        let key = format!("{prefix}/{:020}-{}-{}", name.offset, name.epoch, name.incarnation);
+        copy.put(&Path::from(key), bytes.clone().into()).await.unwrap();
+    }
+    let test = Test::on(copy, &options()).await;
+    let offset = loaded(&mut test.connect(), "g").await;
+    let report = test.broker.shared().groups.report(1_000).await;
+    if offset != LIE {
+        assert_eq!(report.offsets.len(), usize::try_from(PARTITIONS).unwrap());
+    }
+    (offset, report.restored)
+}
+
+/// A snapshot is believed only if it is whole, of this partition, of this log's history, within what is committed,
+/// and young enough; else everything is replayed, to the same state.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_not_what_it_says_is_passed_over() {
+    let (store, n, prefix, name) = with_history().await;
+    let (end, epoch) = (name.offset, name.epoch);
+    assert!(end >= 30 * i64::from(PARTITIONS));
+    let truth = (29_000, 0);
+    assert_eq!(start_with(&store, &prefix, &[]).await, truth);
+    // The guards let a sound one through, whatever it says: a lie is told on, so that each case below can fail.
+    let sound = || lie(n, end, epoch, NOW_MS);
+    assert_eq!(start_with(&store, &prefix, &[(name, sound())]).await, (LIE, 1));
+    // Half of the log is replayed over one that is older.
+    let half = SnapshotName {
+        offset: end / 2,
+        ..name
+    };
+    let older = (half, lie(n, end / 2, epoch, NOW_MS));
+    assert_eq!(
+        start_with(&store, &prefix, std::slice::from_ref(&older)).await.1,
+        1
+    );
+
+    let elsewhere = SnapshotName {
+        offset: end + 1,
+        ..name
+    };
+    let at_start = SnapshotName { offset: 0, ..name };
+    let cases = [
+        ("of another partition", name, lie(1 - n, end, epoch, NOW_MS)),
+        ("of a later epoch", name, lie(n, end, epoch + 1, NOW_MS)),
+        ("of an earlier epoch", name, lie(n, end, epoch - 1, NOW_MS)),
+        (
+            "covers more than is committed",
+            elsewhere,
+            lie(n, end + 1, epoch, NOW_MS),
+        ),
+        ("covers more than its name says", half, lie(n, end, epoch, NOW_MS)),
+        (
+            "covers less than its name says",
+            name,
+            lie(n, end / 2, epoch, NOW_MS),
+        ),
+        ("covers nothing", at_start, lie(n, 0, epoch, NOW_MS)),
+        (
+            "from before tombstones were dropped",
+            name,
+            lie(n, end, epoch, NOW_MS - 22 * 3_600_000),
+        ),
+        (
+            "from the future",
+            name,
+            lie(n, end, epoch, NOW_MS + 4 * 3_600_000),
+        ),
+        ("empty", name, Vec::new()),
+    ];
+    for (what, name, bytes) in cases {
+        assert_eq!(
+            start_with(&store, &prefix, &[(name, bytes)]).await,
+            truth,
+            "{what}"
+        );
+    }
+    let whole = sound();
+    let mut rng = StdRng::seed_from_u64(9);
+    for _ in 0..30 {
+        let (mut damaged, at) = (whole.clone(), rng.random_range(0..whole.len()));
+        match rng.random_bool(0.5) {
+            true => damaged[at] ^= 1 << rng.random_range(0..8),
+            false => damaged.truncate(at),
+        }
+        assert_eq!(
+            start_with(&store, &prefix, &[(name, damaged)]).await,
+            truth,
+            "at {at}"
+        );
+    }
+    // A sound one behind one that is not is used.
+    let broken = (name, lie(n, end, epoch + 1, NOW_MS));
+    assert_eq!(start_with(&store, &prefix, &[broken, older]).await.1, 1);
+    assert_eq!(panics(), 0);
+}
