@@ -38,6 +38,7 @@ mod serve;
 mod shard;
 mod snapshot;
 mod step;
+mod table;
 pub mod timers;
 mod topics;
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::table::work;
+
 /// Timers that somebody else's clock drives.
 #[derive(Debug, Clone)]
 pub struct Timers<K> {
@@ -21,6 +23,7 @@ impl<K: Ord + Clone> Default for Timers<K> {
 impl<K: Ord + Clone> Timers<K> {
     /// Sets the timer of a key to this time, in place of what it was set to.
     pub fn set(&mut self, key: K, at: u64) {
+        work::did(1);
         match self.at.insert(key.clone(), at) {
             Some(old) if old == at => return,
             Some(old) => {
@@ -33,6 +36,7 @@ impl<K: Ord + Clone> Timers<K> {
 
     /// Takes a key's timer away. Whether there was one.
     pub fn cancel(&mut self, key: &K) -> bool {
+        work::did(1);
         match self.at.remove(key) {
             Some(at) => self.due.remove(&(at, key.clone())),
             None => false,

@@ -14,6 +14,7 @@ use super::member::{Member, Protocol};
 use crate::context::{Cx, Timer};
 use crate::memory::Held;
 use crate::offsets::ExpiryBase;
+use crate::table::Table;
 use crate::{ErrorCode, GroupResponse, Record, keys};
 
 /// The protocol type of consumers, whose metadata the coordinator can read.
@@ -105,7 +106,7 @@ pub(crate) struct ClassicGroup {
     pub(super) protocol_type: Option<Str>,
     pub(super) protocol: Option<Str>,
     pub(super) leader: Option<Str>,
-    pub(super) members: BTreeMap<Str, Member>,
+    pub(super) members: Table<Str, Member>,
     /// Static members: instance id to member id.
     pub(super) statics: BTreeMap<Str, Str>,
     pub(super) pending: Pending,
@@ -146,7 +147,7 @@ impl ClassicGroup {
             protocol_type: None,
             protocol: None,
             leader: None,
-            members: BTreeMap::new(),
+            members: Table::default(),
             statics: BTreeMap::new(),
             pending: Pending::default(),
             held: Held::default(),

@@ -10,6 +10,7 @@ use super::member::{Current, Member, MemberState, Metadata};
 use super::records::{AssignmentEpoch, Change, GroupEpoch, Resolved};
 use super::{Context, Outcome};
 use crate::Record;
+use crate::table::Table;
 use crate::timers::Timers;
 
 /// What a whole group is doing.
@@ -65,7 +66,7 @@ impl TimerKind {
 /// What the group's records say.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct State {
-    pub members: BTreeMap<Str, Member>,
+    pub members: Table<Str, Member>,
     pub epoch: GroupEpoch,
     pub assignment: AssignmentEpoch,
     pub targets: BTreeMap<Str, Target>,
