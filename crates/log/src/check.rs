@@ -432,7 +432,13 @@ impl Walk<'_> {
                 self.checker.partition(state).await;
             }
             futures::stream::iter(&bundles)
-                .for_each_concurrent(READS, |(key, spans)| self.checker.bundle(key, spans))
+                .for_each_concurrent(READS, |(key, spans)| async move {
+                    if layout::is_wal_entry(key) {
+                        self.checker.in_place(key, spans).await;
+                    } else {
+                        self.checker.bundle(key, spans).await;
+                    }
+                })
                 .await;
             for (chain, slots) in &entries {
                 self.checker.entries_of(chain, slots).await;

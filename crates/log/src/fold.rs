@@ -69,6 +69,7 @@ pub(crate) async fn fold(
     let bytes = encode_root(&root);
     let key = new_key(log, partition, round);
     let length = bytes.len() as u64;
+    log.shared().keeper.note_upload(&key);
     log.put_parts(&key, vec![bytes.into()], Reason::Manifest).await?;
     sealed.manifest = Some(ManifestRef {
         key: key.into(),
@@ -122,6 +123,7 @@ pub(crate) async fn put_leaf(
         table_length,
         length: bytes.len() as u64,
     };
+    log.shared().keeper.note_upload(&key);
     log.put_parts(&key, vec![bytes.into()], Reason::Manifest).await?;
     Ok(pointer)
 }

@@ -51,8 +51,13 @@ pub(crate) struct Keeper {
     pub(crate) root: Option<String>,
     /// Partitions whose stored state is behind, beyond what the WAL knows of.
     pub(crate) behind: BTreeSet<TopicPartition>,
-    /// Partitions with damaged data in a bundle, which is left alone.
-    pub(crate) damaged: BTreeSet<TopicPartition>,
+    /// Partitions with damaged data in a bundle or a WAL object, which is left alone, and where the last of it ends.
+    pub(crate) damaged: BTreeMap<TopicPartition, i64>,
+    /// Entries below this, but above the first with damaged data, are deleted.
+    pub(crate) trimmed_around: u64,
+    /// It is not known whether the last checkpoint was committed; and what it names, if it was.
+    pub(crate) in_doubt: bool,
+    pub(crate) doubtful: Vec<String>,
     /// Topics deleted, by partition, until their objects are gone.
     dropped: BTreeSet<TopicPartition>,
     /// Of these, what compaction may still have objects of on their way.
@@ -110,7 +115,10 @@ impl Keeper {
             covered: 0,
             root: None,
             behind,
-            damaged: BTreeSet::new(),
+            damaged: BTreeMap::new(),
+            trimmed_around: 0,
+            in_doubt: false,
+            doubtful: Vec::new(),
             dropped,
             dropped_later: BTreeSet::new(),
             replacements: Vec::new(),
@@ -289,8 +297,31 @@ impl Keeper {
         std::mem::take(&mut *wal_requests(&self.log))
     }
 
-    /// One round: seals what is committed, and commits the checkpoint that says so.
+    /// One round, and what follows from its outcome.
     async fn round(&mut self) -> Result<(), KeepError> {
+        match self.seal_round().await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                self.round_failed(&error);
+                return Err(error);
+            }
+        }
+        self.remove_dropped().await?;
+        if self.sweep_due {
+            match self.sweep().await {
+                Ok(()) => self.sweep_due = false,
+                // The round is committed, whatever becomes of what earlier starts left.
+                Err(error) => {
+                    tracing::warn!(%error, "the sweep was broken off; trying again after another round")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals what is committed, and commits the checkpoint that says so; false if there was nothing to say.
+    async fn seal_round(&mut self) -> Result<bool, KeepError> {
         let log = self.log.clone();
         let wal = &log.shared().wal;
         // Everything below the cut is committed, and its effects are in memory: the commit loop put them there.
@@ -317,7 +348,7 @@ impl Keeper {
         let replacing = self.apply_replacements(self.round + 1).await?;
         if self.behind.is_empty() {
             self.settle_replacements();
-            return Ok(());
+            return Ok(false);
         }
         let works = self.plan(cut, replacing);
         let sealed = self.upload(works).await?;
@@ -333,6 +364,7 @@ impl Keeper {
             round: self.round,
             leaves: leaves.clone(),
         };
+        log.shared().keeper.note_upload(&root_key);
         wal.bucket
             .put(
                 &root_key,
@@ -346,19 +378,10 @@ impl Keeper {
         }
         wal.chain.checkpoint(cut, &root_key, WAL_EPOCH, entry).await?;
         self.covered = cut;
+        self.round_committed();
         self.install(sealed, leaves, root_key, cut, objects);
         self.settle_replacements();
-        self.remove_dropped().await?;
-        if self.sweep_due {
-            match self.sweep().await {
-                Ok(()) => self.sweep_due = false,
-                // The round is committed, whatever becomes of what earlier starts left.
-                Err(error) => {
-                    tracing::warn!(%error, "the sweep was broken off; trying again after another round")
-                }
-            }
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Writes the leaves that changed.
@@ -390,6 +413,7 @@ impl Keeper {
             &self.leaves,
             changed,
             load,
+            &|key| shared.keeper.note_upload(key),
             Reason::Checkpoint,
         )
         .await?)
@@ -469,7 +493,7 @@ impl Keeper {
         let now = wal.env.instant();
         while let Some((at, below)) = self.trims.front().copied().filter(|(at, _)| *at <= now) {
             self.trims.pop_front();
-            if let Err(error) = wal.chain.trim(below).await {
+            if let Err(error) = self.trim(below).await {
                 tracing::warn!(%error, below, "sealed WAL objects were not deleted; trying again later");
                 self.trims.push_back((at.max(now) + RETRY.1, below));
                 break;
@@ -514,6 +538,7 @@ impl Keeper {
             }
             self.dropped.remove(&id);
             self.pruned.remove(&id);
+            self.damaged.remove(&id);
             topics.insert(id.topic);
         }
         // Those that are gone are told of whatever befell the others.

@@ -2,7 +2,7 @@
 //!
 //! | key | what | life |
 //! | --- | --- | --- |
-//! | `wal/{shard}/{node}/{incarnation}/log/{n}` | WAL chain entries | until a checkpoint covers them; fences and slot 0 stay |
+//! | `wal/{shard}/{node}/{incarnation}/log/{n}` | WAL chain entries | until a checkpoint covers them and names them not; fences and slot 0 stay |
 //! | `…/checkpoint/{n}`, `…/body/{id}` | markers; roots and leaves | until superseded |
 //! | `…/bundle/{round}-{id}` | sealed small data | until no partition needs it |
 //! | `…/estate/{id}` | root of a fenced incarnation's state | until its successor has checkpointed |
@@ -123,6 +123,11 @@ impl SnapshotName {
 /// A bundle's key.
 pub(crate) fn bundle_key(wal_prefix: &str, round: u64, unique: u64) -> String {
     format!("{wal_prefix}/bundle/{round:020}-{unique:016x}")
+}
+
+/// Whether a name that a checkpoint has is a WAL entry's, in which damaged data lies: not a bundle's or a whole chain's.
+pub(crate) fn is_wal_entry(name: &str) -> bool {
+    name.starts_with("wal/") && name.contains("/log/")
 }
 
 /// A checkpoint's root or leaf.

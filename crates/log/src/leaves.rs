@@ -17,6 +17,8 @@ const LEAF_PARTITIONS: usize = 1000;
 pub(crate) type Range = (Bound<TopicPartition>, Bound<TopicPartition>);
 /// Gives the states of a range, in order; partitions without any are left out.
 pub(crate) type LeafLoad<'a> = &'a (dyn Fn(Range) -> Vec<PartitionState> + Send + Sync);
+/// Hears of each key before it is put.
+pub(crate) type OnPut<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// Writes anew the leaves in whose range a partition of `changed` lies, and returns the whole new list.
 pub(crate) async fn write_leaves(
@@ -26,6 +28,7 @@ pub(crate) async fn write_leaves(
     leaves: &[LeafRef],
     changed: &BTreeSet<TopicPartition>,
     load: LeafLoad<'_>,
+    on_put: OnPut<'_>,
     why: Reason,
 ) -> Result<Vec<LeafRef>, StoreError> {
     let mut written = Vec::new();
@@ -50,6 +53,7 @@ pub(crate) async fn write_leaves(
                         partitions: states.len() as u32,
                         names: names.into_iter().collect(),
                     });
+                    on_put(&key);
                     bucket.put(&key, vec![bytes.into()], why).await?;
                 }
             }

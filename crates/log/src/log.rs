@@ -62,6 +62,8 @@ pub(crate) struct KeeperHandle {
     pub seal_requests: std::sync::Mutex<Vec<tokio::sync::oneshot::Sender<()>>>,
     /// What compaction has finished, in order.
     pub replacements: std::sync::Mutex<Vec<Replacement>>,
+    /// What the round at hand uploads, or tries to: named only if it is committed.
+    pub uploads: std::sync::Mutex<Vec<String>>,
     /// What compaction uploaded for nothing; its uploads are over.
     pub strays: std::sync::Mutex<Vec<String>>,
     /// The partition that is being compacted.

@@ -33,6 +33,11 @@ impl WalObject {
         })
     }
 
+    /// Its key in the store.
+    pub(crate) fn key(&self) -> String {
+        entry_key(&self.chain.prefix, self.slot)
+    }
+
     /// The whole object, if it is in memory.
     pub(crate) fn memory(&self) -> Option<Bytes> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -79,9 +84,7 @@ impl WalObject {
         range: Range<u64>,
         why: Reason,
     ) -> Result<Bytes, StoreError> {
-        bucket
-            .get_range(&entry_key(&self.chain.prefix, self.slot), range, why)
-            .await
+        bucket.get_range(&self.key(), range, why).await
     }
 }
 

@@ -279,9 +279,9 @@ impl Log {
                 let again = again.map_err(Failure::of)?;
                 if let Some(extent) = damaged(run, &again) {
                     rope.push(again.slice(..((extent.position - head.position) as usize).min(again.len())));
-                    let key = drumlin_objects::chain::entry_key(&object.chain.prefix, object.slot);
+                    let (key, first, last) = (object.key(), extent.base_offset, extent.last_offset);
                     return Err(Failure::Error(ReadError::Corrupt {
-                        what: format!("{key}, offsets {} to {}", extent.base_offset, extent.last_offset),
+                        what: format!("{key}, offsets {first} to {last}"),
                     }));
                 }
                 again
@@ -600,7 +600,7 @@ fn damaged<'a>(run: &'a [Extent], bytes: &Bytes) -> Option<&'a Extent> {
 }
 
 /// Length of the whole batches at a rope's start.
-fn whole_batches(rope: &Rope) -> Result<usize, ReadError> {
+pub(crate) fn whole_batches(rope: &Rope) -> Result<usize, ReadError> {
     let mut position = 0;
     while let Some(header) = rope.header(position) {
         let end = position + header?.size_in_bytes();

@@ -370,6 +370,7 @@ async fn finish(
                 &found.leaves,
                 &found.changed,
                 load,
+                &|_| {},
                 Reason::Recovery,
             )
             .await?;

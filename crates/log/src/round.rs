@@ -1,18 +1,23 @@
 //! What a round seals, and into what: segments for partitions with enough, bundles for all the rest.
+//!
+//! What is damaged stays where it is ([`damage`](crate::damage)), and the partition goes on around it, in bundles:
+//! segments come before all spans, and the damaged piece is one.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use drumlin_objects::Reason;
 
 use crate::cleaner::replace::Replacing;
 use crate::cold::NO_READ_AHEAD;
+use crate::damage::in_place;
 use crate::fold::fold;
 use crate::keeper::{KeepError, Keeper, Resealed, Taken};
 use crate::layout;
 use crate::manifest::{Segment, Span};
 use crate::object::Extent;
 use crate::partition::{Partition, Sealed};
-use crate::read::{ReadError, Source};
+use crate::read::{ReadError, Source, whole_batches};
 use crate::rope::Rope;
 use crate::seal::{Builder, BundleRow, Piece, encode_bundle_table};
 use crate::types::TopicPartition;
@@ -31,24 +36,29 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Leaves what is in bundles there, and seals only what is new; false if there was no such thing.
-    fn leave_spans(&mut self) -> bool {
-        let pieces = std::mem::take(&mut self.pieces);
-        let before = pieces.len();
-        for piece in pieces {
+    /// Leaves what is in bundles there, and seals only what is new.
+    fn leave_spans(&mut self) {
+        for piece in std::mem::take(&mut self.pieces) {
             match piece {
                 Piece::Span(span) => self.sealed.spans.push(span),
                 Piece::Extent(_) => self.pieces.push(piece),
             }
         }
         self.to_segments = false;
-        self.pieces.len() < before
     }
+}
+
+/// What a partition's pieces become, in order of offsets, where they do not become segments.
+enum Made {
+    /// It is damaged, and stays where it lies.
+    Left(Arc<Span>),
+    /// Goes into a bundle; and since when the oldest of it has waited there, if it has.
+    Run(Builder, Option<i64>),
 }
 
 impl Keeper {
     /// Decides what becomes of each partition's unsealed data.
-    pub(crate) fn plan(&self, cut: u64, mut replacing: Replacing) -> Vec<Work> {
+    pub(crate) fn plan(&mut self, cut: u64, mut replacing: Replacing) -> Vec<Work> {
         let wal = &self.log.shared().wal;
         let now_ms = wal.env.now_ms();
         let merge = self.recent_bundles.len() >= wal.options.bundle_merge_count;
@@ -90,14 +100,22 @@ impl Keeper {
                 .first()
                 .is_some_and(|span| now_ms - span.sealed_ms > age - jitter);
             let least = wal.options.segment_min_bytes.min(inner.config.segment_bytes);
-            let damaged = self.damaged.contains(&partition.id());
+            let damaged = match self.damaged.get(&partition.id()) {
+                Some(end) if *end > log_start => true,
+                // What was damaged is below the log start, and forgotten.
+                Some(_) => self.damaged.remove(&partition.id()).is_none(),
+                None => false,
+            };
             let to_segments = !damaged && (old || spans + bytes >= least && bytes + spans > 0);
             let keep_spans = if to_segments {
                 0
-            } else if merge && !damaged {
-                sealed
-                    .spans
-                    .partition_point(|span| !self.recent_bundles.contains(&span.bundle))
+            } else if merge {
+                // What is damaged lies among them. Around it spans take the place of segments: they have the size.
+                let recent = |span: &Arc<Span>| self.recent_bundles.contains(&span.bundle);
+                let full = |span: &Arc<Span>| damaged && span.length >= least;
+                let first = sealed.spans.iter().position(recent);
+                let after = sealed.spans.iter().rposition(full).map_or(0, |at| at + 1);
+                first.unwrap_or(sealed.spans.len()).max(after)
             } else {
                 sealed.spans.len()
             };
@@ -128,28 +146,40 @@ impl Keeper {
     /// Uploads segments and bundles; returns each partition's new sealed state.
     pub(crate) async fn upload(&mut self, works: Vec<Work>) -> Result<Vec<Resealed>, KeepError> {
         let mut done = Vec::new();
-        let mut bundle = BundleWriter::default();
+        let mut bundle = BundleWriter::new(self);
         for mut work in works {
             let id = work.partition.id();
             if !work.pieces.is_empty() {
                 self.behind.insert(id);
             }
             let mut sealed = work.sealed.clone();
-            let mut made = self.seal(&work, &mut sealed).await;
-            if let Err(KeepError::Read(ReadError::Corrupt { what })) = &made
-                && work.leave_spans()
-            {
-                // What it holds is lost to its readers; that of all others is to be sealed all the same.
-                tracing::error!(partition = %id, damage = %what, "sealed data is damaged, and stays where it is");
-                self.damaged.insert(id);
-                sealed = work.sealed.clone();
-                made = self.seal(&work, &mut sealed).await;
-            }
-            if let Some((builder, sealed_ms)) = made? {
-                if bundle.size >= BUNDLE_BYTES {
-                    std::mem::take(&mut bundle).write(self, &mut done).await?;
+            let made = if self.damaged.contains_key(&id) {
+                self.seal_around(&work).await
+            } else {
+                let before = self.log.shared().keeper.upload_count();
+                match self.seal(&work, &mut sealed).await {
+                    // What it holds is lost to its readers; all else is to be sealed all the same.
+                    Err(KeepError::Read(ReadError::Corrupt { .. })) => {
+                        let segments = self.log.shared().keeper.take_uploads(before);
+                        self.discard(segments);
+                        work.leave_spans();
+                        sealed = work.sealed.clone();
+                        self.seal_around(&work).await
+                    }
+                    made => made,
                 }
-                bundle.add(done.len(), id, builder, sealed_ms);
+            };
+            for made in made? {
+                match made {
+                    Made::Left(span) => sealed.spans.push(span),
+                    Made::Run(builder, sealed_ms) => {
+                        if bundle.size >= BUNDLE_BYTES {
+                            let next = BundleWriter::new(self);
+                            std::mem::replace(&mut bundle, next).write(self).await?;
+                        }
+                        sealed.spans.push(bundle.add(id, builder, sealed_ms));
+                    }
+                }
             }
             let (partition, taken) = (work.partition, work.taken);
             let wal = &self.log.shared().wal;
@@ -159,42 +189,84 @@ impl Keeper {
             }
             done.push((partition, sealed, taken));
         }
-        bundle.write(self, &mut done).await?;
+        bundle.write(self).await?;
         Ok(done)
     }
 
-    /// Uploads a partition's segments, or returns what it puts into a bundle, and since when that has waited.
-    async fn seal(
-        &self,
-        work: &Work,
-        sealed: &mut Sealed,
-    ) -> Result<Option<(Builder, Option<i64>)>, KeepError> {
+    /// Uploads a partition's segments, or makes what it puts into a bundle.
+    async fn seal(&self, work: &Work, sealed: &mut Sealed) -> Result<Vec<Made>, KeepError> {
         let (partition, pieces) = (&work.partition, &work.pieces);
         if work.to_segments {
             self.upload_segments(partition, pieces, work.segment_bytes, sealed)
                 .await?;
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if pieces.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let sealed_ms = pieces.iter().find_map(|piece| match piece {
-            Piece::Span(span) => Some(span.sealed_ms),
-            Piece::Extent(_) => None,
-        });
+        let sealed_ms = pieces.iter().find_map(Piece::sealed_ms);
         let mut builder = Builder::new();
         for piece in pieces {
             builder.push(&self.load(partition, piece).await?)?;
         }
         builder.finish();
-        Ok(Some((builder, sealed_ms)))
+        Ok(vec![Made::Run(builder, sealed_ms)])
     }
 
-    /// The bytes of a piece, verified. A bundle that is gone is as bad as a damaged one: only a round drops it.
+    /// As [`Keeper::seal`] for a partition of which something is damaged: that stays where it is.
+    async fn seal_around(&mut self, work: &Work) -> Result<Vec<Made>, KeepError> {
+        let id = work.partition.id();
+        let now_ms = self.log.shared().wal.env.now_ms();
+        let mut made = Vec::new();
+        let (mut builder, mut sealed_ms) = (Builder::new(), None);
+        for piece in &work.pieces {
+            let loaded = match self.load(&work.partition, piece).await {
+                // Half a batch would be noticed when its first half is in the bundle already.
+                Ok(rope) => match whole_batches(&rope) {
+                    Ok(length) if length == rope.len() => Ok(rope),
+                    Ok(_) => Err("a batch is cut short".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                },
+                Err(ReadError::Corrupt { what }) => Err(what),
+                Err(error) => return Err(error.into()),
+            };
+            let full = loaded.is_err() || builder.size >= BUNDLE_BYTES;
+            if full && builder.size > 0 {
+                let mut run = std::mem::replace(&mut builder, Builder::new());
+                run.finish();
+                made.push(Made::Run(run, sealed_ms.take()));
+            }
+            match loaded {
+                Ok(rope) => {
+                    sealed_ms = sealed_ms.or(piece.sealed_ms());
+                    builder.push(&rope)?;
+                }
+                Err(what) => {
+                    let span = match piece {
+                        Piece::Span(span) => Arc::clone(span),
+                        Piece::Extent(extent) => Arc::new(in_place(extent, now_ms)),
+                    };
+                    self.note_damage(id, &span, &what);
+                    made.push(Made::Left(span));
+                }
+            }
+        }
+        if builder.size > 0 {
+            builder.finish();
+            made.push(Made::Run(builder, sealed_ms));
+        }
+        Ok(made)
+    }
+
+    /// The bytes of a piece, verified. An object that is gone is as bad as a damaged one: only a round drops it, and
+    /// what it drops is sealed by then.
     async fn load(&self, partition: &Partition, piece: &Piece) -> Result<Rope, ReadError> {
         let log = &self.log;
         match piece {
-            Piece::Extent(extent) => log.load_extent(extent).await.map_err(ReadError::from),
+            Piece::Extent(extent) => {
+                let loaded = log.load_extent(extent).await;
+                loaded.map_err(|failure| failure.lost(&extent.object.key()))
+            }
             Piece::Span(span) => {
                 let (id, whole) = (partition.id(), 0..span.length);
                 let source = Source::Span(Arc::clone(span));
@@ -249,9 +321,9 @@ impl Keeper {
             crc: builder.crc,
             detail: builder.detail,
         };
-        self.log
-            .put_parts(&segment.key(&partition.id()), builder.parts, Reason::Segment)
-            .await?;
+        let key = segment.key(&partition.id());
+        self.log.shared().keeper.note_upload(&key);
+        self.log.put_parts(&key, builder.parts, Reason::Segment).await?;
         wal.counters.add_sealed(segment.size);
         Ok(Arc::new(segment))
     }
@@ -264,60 +336,66 @@ fn inner_seed(id: TopicPartition) -> [u8; 20] {
     seed
 }
 
-/// A bundle in the making.
-#[derive(Default)]
+/// A bundle in the making. Its name is known from the start, so that spans stand in their places at once; nothing of
+/// it is true before the round is.
 struct BundleWriter {
-    spans: Vec<(usize, TopicPartition, Builder, Option<i64>)>,
+    key: Arc<str>,
+    now_ms: i64,
+    rows: Vec<BundleRow>,
+    parts: Vec<Bytes>,
     size: u64,
 }
 
 impl BundleWriter {
-    /// `at` is the place of the partition in the list of results.
-    fn add(&mut self, at: usize, id: TopicPartition, builder: Builder, sealed_ms: Option<i64>) {
-        self.size += builder.size;
-        self.spans.push((at, id, builder, sealed_ms));
+    fn new(keeper: &Keeper) -> Self {
+        let wal = &keeper.log.shared().wal;
+        let key = layout::bundle_key(&wal.name.prefix, keeper.round + 1, wal.env.random_u64());
+        Self {
+            key: key.into(),
+            now_ms: wal.env.now_ms(),
+            rows: Vec::new(),
+            parts: Vec::new(),
+            size: 0,
+        }
     }
 
-    async fn write(self, keeper: &mut Keeper, done: &mut [Resealed]) -> Result<(), KeepError> {
-        if self.spans.is_empty() {
+    fn add(&mut self, id: TopicPartition, builder: Builder, sealed_ms: Option<i64>) -> Arc<Span> {
+        let position = self.size;
+        self.rows.push(BundleRow {
+            id,
+            base_offset: builder.base_offset,
+            end_offset: builder.end_offset,
+            position,
+            length: builder.size,
+            crc: builder.crc,
+        });
+        self.size += builder.size;
+        self.parts.extend(builder.parts);
+        Arc::new(Span {
+            bundle: Arc::clone(&self.key),
+            sealed_ms: sealed_ms.unwrap_or(self.now_ms),
+            base_offset: builder.base_offset,
+            end_offset: builder.end_offset,
+            position,
+            length: builder.size,
+            max_timestamp: builder.max_timestamp,
+            detail: builder.detail,
+        })
+    }
+
+    async fn write(mut self, keeper: &mut Keeper) -> Result<(), KeepError> {
+        if self.rows.is_empty() {
             return Ok(());
         }
-        let wal = Arc::clone(&keeper.log.shared().wal);
-        let key: Arc<str> =
-            layout::bundle_key(&wal.name.prefix, keeper.round + 1, wal.env.random_u64()).into();
-        let now_ms = wal.env.now_ms();
-        let (mut parts, mut rows, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        let mut position = 0;
-        for (at, id, builder, sealed_ms) in self.spans {
-            rows.push(BundleRow {
-                id,
-                base_offset: builder.base_offset,
-                end_offset: builder.end_offset,
-                position,
-                length: builder.size,
-                crc: builder.crc,
-            });
-            let span = Span {
-                bundle: Arc::clone(&key),
-                sealed_ms: sealed_ms.unwrap_or(now_ms),
-                base_offset: builder.base_offset,
-                end_offset: builder.end_offset,
-                position,
-                length: builder.size,
-                max_timestamp: builder.max_timestamp,
-                detail: builder.detail,
-            };
-            spans.push((at, Arc::new(span)));
-            position += builder.size;
-            parts.extend(builder.parts);
-        }
-        parts.push(encode_bundle_table(&rows).into());
-        keeper.log.put_parts(&key, parts, Reason::Bundle).await?;
-        wal.counters.add_sealed(position);
-        for (at, span) in spans {
-            done[at].1.spans.push(span);
-        }
-        keeper.recent_bundles.insert(key);
+        let shared = keeper.log.shared();
+        self.parts.push(encode_bundle_table(&self.rows).into());
+        shared.keeper.note_upload(&self.key);
+        keeper
+            .log
+            .put_parts(&self.key, self.parts, Reason::Bundle)
+            .await?;
+        shared.wal.counters.add_sealed(self.size);
+        keeper.recent_bundles.insert(self.key);
         Ok(())
     }
 }

@@ -32,6 +32,14 @@ impl Piece {
             Self::Extent(extent) => extent.length.into(),
         }
     }
+
+    /// Since when it has waited in a bundle, Unix milliseconds.
+    pub(crate) fn sealed_ms(&self) -> Option<i64> {
+        match self {
+            Self::Span(span) => Some(span.sealed_ms),
+            Self::Extent(_) => None,
+        }
+    }
 }
 
 /// Describes bytes as they are put one after the other.

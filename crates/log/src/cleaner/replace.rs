@@ -4,7 +4,8 @@
 //! partition consists of by then: sealing, folding and retention may have gone on around those pieces, but if one of
 //! them is not there any more, the replacement is refused, and so is the rest of its pass, since a later part may
 //! have dropped a tombstone whose victims stand in an earlier one. What a committed round replaced is deleted after
-//! the grace; what was refused, at once (D3: its upload is over, and nothing ever named it).
+//! the grace; what was refused, at once (D3: its upload is over, and nothing ever named it), or when nothing can name it
+//! any more: a round that failed may have been committed ([`strays`](crate::strays)).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -314,7 +315,6 @@ impl Keeper {
             // They are applied again with the next round.
             Err(_) => vec![true; replacements.len()],
         };
-        let now = self.log.shared().wal.env.instant();
         for (replacement, fits) in replacements.into_iter().zip(fits) {
             if fits {
                 self.replacements.push(replacement);
@@ -324,9 +324,9 @@ impl Keeper {
             let counters = self.log.counters();
             counters.add_cleaner_refused(replacement.new.len());
             tracing::debug!(partition = %id, "what compaction read has changed meanwhile");
-            // A deleted topic's objects all go at once, when no checkpoint names them.
-            self.trash
-                .extend(replacement.new.iter().map(|segment| (now, segment.key(&id))));
+            // Of a deleted topic too: they are gone then, or go now. What a checkpoint in doubt may name has to wait.
+            let refused = replacement.new.iter().map(|segment| segment.key(&id)).collect();
+            self.discard_unless_named(refused);
             if let Some(done) = replacement.done {
                 let _ = done.send(false);
             }

@@ -1,0 +1,85 @@
+//! Damaged data that was not sealed yet: it stays in the WAL object in which it lies, and costs its own offsets.
+//!
+//! The WAL object of a batch is the store's only copy until the batch is sealed. Where that copy cannot be read, or is
+//! gone, sealing it is impossible for ever; waiting for it would hold up every partition, and drop nothing of the WAL
+//! again. So its range is sealed *in place*: the partition's state gets a span that names the WAL object instead of a
+//! bundle, with the checksum that its footer had. Reads of the range fail by name, as those of a damaged bundle do, and
+//! come back with the object; what is named is not deleted (D3), and goes when retention passes it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use drumlin_objects::Reason;
+use drumlin_objects::chain::{ChainError, entry_key, number_of};
+use futures::{StreamExt, TryStreamExt};
+
+use crate::keeper::Keeper;
+use crate::layout;
+use crate::manifest::{SegmentDetail, Span};
+use crate::object::Extent;
+use crate::types::TopicPartition;
+
+/// Deletes on their way at a time.
+const DELETES: usize = 8;
+
+/// A span that lies in a WAL object.
+///
+/// An extent has one checksum and a span one for each block. They are the same up to a block's length, which longer
+/// ones, single batches beyond 512 KiB, exceed: those stay unreadable even if the object comes back.
+pub(crate) fn in_place(extent: &Extent, now_ms: i64) -> Span {
+    Span {
+        bundle: extent.object.key().into(),
+        sealed_ms: now_ms,
+        base_offset: extent.base_offset,
+        end_offset: extent.last_offset + 1,
+        position: extent.position,
+        length: extent.length.into(),
+        max_timestamp: extent.max_timestamp,
+        detail: SegmentDetail {
+            block_crcs: vec![extent.crc],
+            ..SegmentDetail::default()
+        },
+    }
+}
+
+impl Keeper {
+    /// Takes note of a piece that cannot be sealed, and says so once.
+    pub(crate) fn note_damage(&mut self, id: TopicPartition, span: &Arc<Span>, what: &str) {
+        let known = self.damaged.entry(id).or_insert(i64::MIN);
+        if span.end_offset > *known || layout::is_wal_entry(&span.bundle) {
+            tracing::error!(
+                partition = %id, damage = %what, from = span.base_offset, to = span.end_offset - 1,
+                "data is damaged and cannot be sealed: it stays where it is, reads of these offsets fail, and all \
+                 others are served"
+            );
+        }
+        *known = span.end_offset.max(*known);
+    }
+
+    /// Deletes this chain's entries below `below`, which a committed checkpoint covers, but for those that it names:
+    /// damaged data lies in them.
+    pub(crate) async fn trim(&mut self, below: u64) -> Result<(), ChainError> {
+        let log = self.log.clone();
+        let wal = &log.shared().wal;
+        let own = format!("{}/", wal.name.prefix);
+        let names = self.leaves.iter().flat_map(|leaf| &leaf.names);
+        let kept: BTreeSet<u64> = names
+            .filter(|name| layout::is_wal_entry(name) && name.starts_with(&own))
+            .filter_map(|name| number_of(name))
+            .filter(|slot| *slot < below)
+            .collect();
+        let Some(first) = kept.first().copied() else {
+            return wal.chain.trim(below).await.map(drop);
+        };
+        wal.chain.trim(first).await?;
+        // All of these are this writer's own: what lies below a committed checkpoint holds no fence that counts.
+        let slots = (self.trimmed_around.max(first)..below).filter(|slot| !kept.contains(slot));
+        let deletes = futures::stream::iter(slots).map(|slot| {
+            let key = entry_key(&wal.name.prefix, slot);
+            async move { wal.bucket.delete(&key, Reason::Sweep).await }
+        });
+        deletes.buffer_unordered(DELETES).try_collect::<()>().await?;
+        self.trimmed_around = below;
+        Ok(())
+    }
+}
