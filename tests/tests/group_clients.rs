@@ -1,10 +1,12 @@
 //! Groups of every client library, in both protocols where it has them, and groups
 //! whose members are of different languages.
 
+use std::process::Command;
 use std::time::Duration;
 
 use drumlin_tests::members::{Commit, Kind, Member, Plan, refs, seen, shared, wait_until};
 use drumlin_tests::stage::{Stage, Topic};
+use drumlin_tests::{cache, process};
 
 const PARTITIONS: i32 = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -161,4 +163,63 @@ fn clients_of_many_languages_in_one_group() {
         Cast::mixed(both),
     ];
     perform(&stage, &mut topic, &mut casts);
+}
+
+/// kafka-python as of brokers of other times: each reads what the one before has committed, and commits. Prints which
+/// versions of OffsetFetch and OffsetCommit it spoke, and what it read.
+const OFFSETS_OF_ALL_TIMES: &str = r#"
+import json, sys
+from kafka import KafkaConsumer, TopicPartition
+from kafka.coordinator.consumer import ConsumerCoordinator as Coordinator
+from kafka.structs import OffsetAndMetadata
+
+spoken = []
+def spy(name):
+    real = getattr(Coordinator, name)
+    def spying(self, *arguments):
+        spoken.append(arguments[-1].API_VERSION)
+        return real(self, *arguments)
+    setattr(Coordinator, name, spying)
+spy("_handle_offset_fetch_response")
+spy("_handle_offset_commit_response")
+
+one, other = TopicPartition(sys.argv[2], 0), TopicPartition(sys.argv[2], 1)
+for n, version in enumerate([(0, 8, 1), (0, 8, 2), (0, 9), None, (0, 8, 1)]):
+    del spoken[:]
+    consumer = KafkaConsumer(bootstrap_servers=sys.argv[1], group_id="old", api_version=version,
+                             enable_auto_commit=False)
+    consumer.assign([one, other])
+    read = consumer.committed(one, metadata=True)
+    nothing = consumer.committed(other)
+    consumer.commit({one: OffsetAndMetadata(n + 1, f"by {n}", -1)})
+    again = consumer.committed(one)
+    print(json.dumps([spoken, list(read)[:2] if read else None, nothing, again]))
+    consumer.close(autocommit=False)
+"#;
+
+/// OffsetCommit 0 and 1 and OffsetFetch 0, which Apache Kafka 4 has no more: what old clients commit the new ones read,
+/// and the other way round. (Not to be had against Kafka 4.)
+#[test]
+fn clients_of_old_brokers_keep_their_offsets() {
+    if drumlin_tests::broker::against_kafka() {
+        println!("skipped: Apache Kafka 4 does not serve these versions");
+        return;
+    }
+    let stage = Stage::new("clients-old");
+    let topic = stage.topic("t", 2);
+    let mut python = Command::new(cache::python().expect("python"));
+    python
+        .args(["-c", OFFSETS_OF_ALL_TIMES])
+        .args([&stage.broker.bootstrap(), "t"]);
+    let told = process::run(python, PATIENCE).expect("kafka-python").stdout;
+    let expected = [
+        r#"[[0, 0, 0, 0], null, null, 1]"#,
+        r#"[[1, 1, 1, 1], [1, "by 0"], null, 2]"#,
+        r#"[[1, 1, 2, 1], [2, "by 1"], null, 3]"#,
+        r#"[[8, 8, 8, 8], [3, "by 2"], null, 4]"#,
+        r#"[[0, 0, 0, 0], [4, "by 3"], null, 5]"#,
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    let plan = stage.plan(&topic, "old");
+    assert_eq!(stage.committed(&plan, 1), [(0, 5)].into());
 }

@@ -38,7 +38,7 @@ pub const APIS: &[Api] = &[
     api(ApiKey::Fetch, 4, 18),
     api(ApiKey::ListOffsets, 1, 11),
     api(ApiKey::Metadata, 0, 13),
-    // Kafka 4 has dropped OffsetCommit 0-1 and OffsetFetch 0. Sarama before 1.39 sends OffsetCommit 1 without
+    // Kafka 4 has dropped OffsetCommit 0-1 and OffsetFetch 0. Sarama before 1.41 sends OffsetCommit 1 without
     // asking, and other clients pick 0 where they are told of an old broker. Nobody's choice of a newer version
     // suffers: Kafka 0.9 to 3.9 advertised them too.
     api(ApiKey::OffsetCommit, 0, 10),

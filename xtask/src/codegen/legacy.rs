@@ -12,9 +12,10 @@ use super::schema::{Field, Schema};
 ///
 /// - Produce 0-2 must be advertised (KAFKA-18659); they and Fetch 0-3 are served again once the legacy record
 ///   formats are.
-/// - OffsetCommit 1 is what Sarama sent by default before 1.39, whatever the broker (`Consumer.Offsets.Retention` 0);
-///   1 and 0 are what it and kafka-python send today when told that the broker is older than 0.9 or 0.8.2.
-/// - OffsetFetch 0 goes with OffsetCommit 0.
+/// - OffsetCommit 1 is what Sarama sent by default before 1.41, whatever the broker (`Consumer.Offsets.Retention` 0),
+///   pykafka always, with a time of its own, and Sarama and kafka-python to this day when told of a broker older
+///   than 0.9.
+/// - OffsetCommit and OffsetFetch 0 are kafka-node's and kafka_ex's, and kafka-python's for 0.8.1.
 const OLDEST: [(&str, i16); 8] = [
     ("ProduceRequest", 0),
     ("ProduceResponse", 0),
