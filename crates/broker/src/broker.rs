@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use drumlin_cluster::{MetaEnd, Record};
-use drumlin_log::LogEnd;
+use drumlin_cluster::{Image, MetaEnd, Record};
+use drumlin_log::{LogEnd, SweptChains};
 use drumlin_objects::cache::{BlockCache, HybridBlockCache};
 use drumlin_objects::{Bucket, BucketKind, Env, LockGuard};
 use tokio::io::DuplexStream;
@@ -37,6 +37,9 @@ use crate::state::Shared;
 const PINNED_BYTES: usize = 256 << 20;
 /// What the buffers of a simulated connection hold in each direction.
 const DUPLEX_BYTES: usize = 64 << 10;
+
+/// Incarnations that one entry of the metadata log forgets.
+const CHAINS_AT_ONCE: usize = 256;
 
 /// Why a broker ended by itself.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -216,6 +219,7 @@ impl Broker {
             follow_image(Arc::clone(&self.shared), self.limits.clone()),
         );
         env.spawn("sweep-follower", follow_sweeps(Arc::clone(&self.shared)));
+        env.spawn("chain-follower", follow_chains(Arc::clone(&self.shared)));
         if self.shared.bucket.kind() == BucketKind::Remote && !env.is_simulated() {
             let cache = Arc::clone(&self.cache);
             // After serving has begun: a large cache takes its time to open.
@@ -311,6 +315,55 @@ async fn follow_image(shared: Arc<Shared>, limits: ConnectionLimits) {
             return;
         }
     }
+}
+
+/// Takes the incarnations of which nothing is left out of the metadata, so that the image does not grow with starts.
+///
+/// Each is unpinned and swept in one entry, after the sweep and the checkpoint that it followed: the data that the heir
+/// inherited is its own by then, or lies in a chain that is kept (D2, D3). A crash before the entry costs nothing but
+/// the entry: a sweep goes by the bucket and not by the image, and the next start's tells of the same chains again. What
+/// the image forgets here is never asked for: fences and slot 0 stay in the bucket, so that an owner that slept through
+/// all this still finds its slot taken, and a number is a slot of the metadata log, which is never given twice (I1).
+async fn follow_chains(shared: Arc<Shared>) {
+    let mut swept = shared.log.swept_chains();
+    loop {
+        let gone = swept.borrow_and_update().clone();
+        loop {
+            let mut some = false;
+            let outcome = shared
+                .change(Duration::from_secs(60), |image| {
+                    let records = forgotten(image, shared.node_id, &gone);
+                    some = !records.is_empty();
+                    Ok(records)
+                })
+                .await;
+            if let Err(error) = &outcome {
+                debug!(error = %error.message, "swept chains could not be noted; the next start will");
+            }
+            if outcome.is_err() || !some {
+                break;
+            }
+        }
+        if swept.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The records that take swept chains of a node out of the image, as many as one entry is to hold.
+fn forgotten(image: &Image, node_id: i32, gone: &SweptChains) -> Vec<Record> {
+    let older = image.incarnations.iter().filter(|(incarnation, state)| {
+        // What a node of another id left is not this one's to sweep.
+        state.node_id == node_id && state.end.is_some() && gone.contains(**incarnation)
+    });
+    let heirs = older.filter_map(|(incarnation, _)| Some((*incarnation, image.heir_of(*incarnation)?)));
+    let records = heirs.take(CHAINS_AT_ONCE).flat_map(|(incarnation, heir)| {
+        [
+            Record::ChainUnpinned { incarnation, heir },
+            Record::ChainSwept { incarnation },
+        ]
+    });
+    records.collect()
 }
 
 /// Takes the tombstones of swept topics out of the metadata.

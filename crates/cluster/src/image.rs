@@ -260,7 +260,7 @@ impl Image {
         }
     }
 
-    /// Whether everything under a chain's prefix may be deleted: it is fenced and nothing pins it [D3].
+    /// Whether all under a chain's prefix but slot 0 and fences may be deleted: it is fenced and nothing pins it [D3].
     pub fn may_sweep_chain(&self, incarnation: Incarnation) -> bool {
         let ended = self.incarnations.get(&incarnation).and_then(|state| state.end);
         ended.is_some_and(|end| end.unpinned)

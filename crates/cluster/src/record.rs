@@ -163,7 +163,8 @@ pub enum Record {
         /// The heir, which must be alive.
         heir: Incarnation,
     },
-    /// Kind 13. Nothing of a chain is left in the bucket.
+    /// Kind 13. Nothing of a chain is left in the bucket but its slot 0 and its fences, which stay for ever: who wrote
+    /// it may be asleep, and must find its slot taken.
     ChainSwept {
         /// The incarnation whose chain it was.
         incarnation: Incarnation,

@@ -195,7 +195,9 @@ async fn recover_failed(checker: &Checker<'_>, chain: &NewestChain, error: Recov
         RecoverError::Chain(error) => chain_failed(checker, error),
         RecoverError::Store(error) => checker.find(Kind::Unreadable, &chain.name.prefix, error.to_string()),
         RecoverError::Damaged { key, what } => checker.find(Kind::Damaged, key, what.to_string()),
-        RecoverError::Gap { .. } | RecoverError::Unsteady(_) => missing_bodies(checker, chain).await,
+        RecoverError::Gap { .. } | RecoverError::Lost(_) | RecoverError::Unsteady(_) => {
+            missing_bodies(checker, chain).await
+        }
     }
 }
 

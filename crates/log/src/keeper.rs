@@ -19,7 +19,8 @@ use crate::cleaner::replace::Replacement;
 use crate::layout;
 use crate::leaves::{LeafLoad, write_leaves};
 use crate::log::Log;
-use crate::partition::{Partition, Sealed};
+use crate::lost::LostLeaf;
+use crate::partition::{Inner, Partition, Sealed};
 use crate::read::ReadError;
 use crate::recover::Recovered;
 use crate::state::{LeafRef, StateRoot, encode_state_root};
@@ -53,6 +54,8 @@ pub(crate) struct Keeper {
     pub(crate) behind: BTreeSet<TopicPartition>,
     /// Partitions with damaged data in a bundle or a WAL object, which is left alone, and where the last of it ends.
     pub(crate) damaged: BTreeMap<TopicPartition, i64>,
+    /// Leaves of the checkpoint that the start could not read.
+    pub(crate) lost: Vec<LostLeaf>,
     /// Entries below this, but above the first with damaged data, are deleted.
     pub(crate) trimmed_around: u64,
     /// It is not known whether the last checkpoint was committed; and what it names, if it was.
@@ -65,7 +68,7 @@ pub(crate) struct Keeper {
     /// What compaction finished and no round has committed yet, in order; and since when there is any.
     pub(crate) replacements: Vec<Replacement>,
     pub(crate) replaced_since: Option<Instant>,
-    /// Bundles written since the last merge.
+    /// Bundles written since the last merge, and those that were there at the start.
     pub(crate) recent_bundles: BTreeSet<Arc<str>>,
     /// Partitions whose log starts moved since their data was last looked through.
     pub(crate) prune_due: BTreeSet<TopicPartition>,
@@ -108,6 +111,10 @@ impl Keeper {
         }
         let dropped: BTreeSet<TopicPartition> = recovered.partitions.keys().copied().collect();
         let next_retention = now + log.shared().wal.options.retention_interval;
+        // Bundles of starts before this one are merged as its own are: each keeps a whole chain's prefix in use.
+        let names = recovered.leaves.iter().flat_map(|leaf| &leaf.names);
+        let bundles = names.filter(|name| name.contains("/bundle/"));
+        let recent_bundles = bundles.cloned().collect();
         Self {
             log,
             leaves: recovered.leaves,
@@ -116,6 +123,7 @@ impl Keeper {
             root: None,
             behind,
             damaged: BTreeMap::new(),
+            lost: recovered.lost,
             trimmed_around: 0,
             in_doubt: false,
             doubtful: Vec::new(),
@@ -123,13 +131,13 @@ impl Keeper {
             dropped_later: BTreeSet::new(),
             replacements: Vec::new(),
             replaced_since: None,
-            recent_bundles: BTreeSet::new(),
+            recent_bundles,
             prune_due: BTreeSet::new(),
             pruned,
             trash: VecDeque::new(),
             folded_away: Vec::new(),
             trims: VecDeque::new(),
-            sweep_due: recovered.estate.is_some(),
+            sweep_due: recovered.inherited,
             next_retention,
             last_round: now,
             retry: RETRY.0,
@@ -343,10 +351,13 @@ impl Keeper {
             (cut, objects)
         };
         self.behind.extend(&self.dropped);
+        self.behind.extend(self.untold_in_lost_ranges());
         self.folded_away.clear();
         self.take_replacements();
         let replacing = self.apply_replacements(self.round + 1).await?;
-        if self.behind.is_empty() {
+        // With nothing new to say the first checkpoint takes the estate's place all the same: then the chains before
+        // this one can be swept.
+        if self.behind.is_empty() && !self.sweep_due {
             self.settle_replacements();
             return Ok(false);
         }
@@ -396,12 +407,17 @@ impl Keeper {
             .map(|(partition, sealed, _)| (partition.id(), sealed))
             .collect();
         let shared = self.log.shared();
+        let lost = self.lost_leaves();
+        // In the range of a lost leaf what has no state is taken for lost with it.
+        let told = |id: &TopicPartition, inner: &Inner| {
+            inner.high_watermark > 0 || inner.broken.is_some() || self.is_in_lost_range(id)
+        };
         let load: LeafLoad<'_> = &|range| {
             let partitions = shared.partitions.read().unwrap_or_else(PoisonError::into_inner);
             let states = partitions.range(range).filter_map(|(id, partition)| {
                 let inner = partition.lock();
                 let sealed = new.get(id).copied().unwrap_or(&inner.sealed);
-                (inner.high_watermark > 0).then(|| inner.stored(*id, sealed))
+                told(id, &inner).then(|| inner.stored(*id, sealed))
             });
             states.collect()
         };
@@ -411,6 +427,7 @@ impl Keeper {
             &wal.bucket,
             prefix,
             &self.leaves,
+            &lost,
             changed,
             load,
             &|key| shared.keeper.note_upload(key),

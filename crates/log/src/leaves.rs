@@ -20,68 +20,73 @@ pub(crate) type LeafLoad<'a> = &'a (dyn Fn(Range) -> Vec<PartitionState> + Send 
 /// Hears of each key before it is put.
 pub(crate) type OnPut<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
-/// Writes anew the leaves in whose range a partition of `changed` lies, and returns the whole new list.
+/// Writes anew the leaves in whose range a partition of `changed` lies, and returns the whole new list. Those in `lost`
+/// cannot be read: they stay where they are, each with a leaf beside it for what is known of its range.
+#[allow(clippy::too_many_arguments)]
 pub(crate) async fn write_leaves(
     env: &Env,
     bucket: &Bucket,
     prefix: &str,
     leaves: &[LeafRef],
+    lost: &BTreeSet<Arc<str>>,
     changed: &BTreeSet<TopicPartition>,
     load: LeafLoad<'_>,
     on_put: OnPut<'_>,
     why: Reason,
 ) -> Result<Vec<LeafRef>, StoreError> {
     let mut written = Vec::new();
-    for (range, leaf) in ranges(leaves) {
-        let touched = changed.range(range).next().is_some();
-        match leaf {
-            Some(leaf) if !touched => written.push(leaf.clone()),
-            _ => {
-                if !touched {
-                    continue;
-                }
-                for states in load(range).chunks(LEAF_PARTITIONS) {
-                    let key = layout::body_key(prefix, env.random_id());
-                    let bytes = encode_state_leaf(states);
-                    let names: BTreeSet<Arc<str>> =
-                        states.iter().flat_map(PartitionState::names).cloned().collect();
-                    let Some(first) = states.first() else { continue };
-                    written.push(LeafRef {
-                        key: key.as_str().into(),
-                        length: bytes.len() as u64,
-                        first: first.id,
-                        partitions: states.len() as u32,
-                        names: names.into_iter().collect(),
-                    });
-                    on_put(&key);
-                    bucket.put(&key, vec![bytes.into()], why).await?;
-                }
-            }
+    for (range, old) in ranges(leaves) {
+        if changed.range(range).next().is_none() {
+            written.extend(old.iter().cloned());
+            continue;
+        }
+        let kept = old.iter().filter(|leaf| lost.contains(&leaf.key)).cloned();
+        let before = written.len();
+        written.extend(kept);
+        let beside = written.get(before).map(|lost: &LeafRef| lost.first);
+        // That it belongs to the lost one shows by where it begins, so that it is not divided.
+        let most = beside.map_or(LEAF_PARTITIONS, |_| usize::MAX);
+        for states in load(range).chunks(most) {
+            let key = layout::body_key(prefix, env.random_id());
+            let bytes = encode_state_leaf(states);
+            let names: BTreeSet<Arc<str>> = states.iter().flat_map(PartitionState::names).cloned().collect();
+            let Some(first) = states.first() else { continue };
+            written.push(LeafRef {
+                key: key.as_str().into(),
+                length: bytes.len() as u64,
+                first: beside.unwrap_or(first.id),
+                partitions: states.len() as u32,
+                names: names.into_iter().collect(),
+            });
+            on_put(&key);
+            bucket.put(&key, vec![bytes.into()], why).await?;
         }
     }
     Ok(written)
 }
 
-/// The ranges that leaves stand for: each from its first partition to the next leaf's; the first from the start.
-fn ranges(leaves: &[LeafRef]) -> Vec<(Range, Option<&LeafRef>)> {
+/// The ranges that leaves stand for: each from its first partition to the next leaf's; the first from the start. Those
+/// that begin with the same partition have one together.
+fn ranges(leaves: &[LeafRef]) -> Vec<(Range, &[LeafRef])> {
     if leaves.is_empty() {
-        return vec![((Bound::Unbounded, Bound::Unbounded), None)];
+        return vec![((Bound::Unbounded, Bound::Unbounded), leaves)];
     }
+    let groups: Vec<&[LeafRef]> = leaves.chunk_by(|a, b| a.first == b.first).collect();
     let start = |at: usize| {
         if at == 0 {
             Bound::Unbounded
         } else {
-            Bound::Included(leaves[at].first)
+            Bound::Included(groups[at][0].first)
         }
     };
     let end = |at: usize| {
-        leaves
+        groups
             .get(at + 1)
-            .map_or(Bound::Unbounded, |next| Bound::Excluded(next.first))
+            .map_or(Bound::Unbounded, |next| Bound::Excluded(next[0].first))
     };
-    leaves
+    groups
         .iter()
         .enumerate()
-        .map(|(at, leaf)| ((start(at), end(at)), Some(leaf)))
+        .map(|(at, group)| ((start(at), end(at)), *group))
         .collect()
 }

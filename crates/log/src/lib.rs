@@ -26,6 +26,7 @@ mod keeper;
 mod layout;
 mod leaves;
 pub mod log;
+mod lost;
 mod manifest;
 pub mod metrics;
 mod object;
@@ -54,6 +55,7 @@ pub use producers::{ActiveProducer, SequenceError};
 pub use read::{Read, ReadError, TimestampOffset};
 pub use recover::{RecoverError, Recovered, recover};
 pub use types::{
-    CleanerOptions, Identity, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId, TopicPartition,
+    CleanerOptions, Identity, LogOptions, PartitionConfig, PartitionSpec, Previous, SweptChains, TopicId,
+    TopicPartition,
 };
 pub use wal::LogEnd;

@@ -28,7 +28,9 @@ use crate::metrics::{Counters, LogMetrics};
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
 use crate::recover::Recovered;
-use crate::types::{Identity, LogOptions, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
+use crate::types::{
+    Identity, LogOptions, PartitionConfig, PartitionSpec, SweptChains, TopicId, TopicPartition,
+};
 use crate::wal::{LogEnd, NewBatch, Wal};
 
 /// The largest read-ahead where the store is this machine, bytes.
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     pub identity: Identity,
     pub partitions: RwLock<BTreeMap<TopicPartition, Arc<Partition>>>,
     pub swept: watch::Sender<Vec<TopicId>>,
+    pub swept_chains: watch::Sender<SweptChains>,
     pub keeper: KeeperHandle,
     hotcache: Option<HotCache>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -214,9 +217,12 @@ impl Log {
         let wal = Wal::new(env, bucket, options, name, chain, counters);
         let mut recovered = recovered.unwrap_or_default();
         let mut open = BTreeMap::new();
+        for lost in &recovered.lost {
+            tracing::error!(object = %lost.leaf.key, damage = %lost.what, "part of the last checkpoint cannot be read");
+        }
         for spec in partitions {
             let partition = Partition::new(spec.id, spec.leader_epoch, spec.config);
-            if let Some(state) = recovered.partitions.remove(&spec.id) {
+            if let Some(state) = recovered.partition(&spec.id) {
                 if let Some(broken) = &state.broken {
                     tracing::error!(
                         partition = %spec.id, damage = %broken.what,
@@ -234,6 +240,7 @@ impl Log {
             identity,
             partitions: RwLock::new(open),
             swept: watch::Sender::new(Vec::new()),
+            swept_chains: watch::Sender::default(),
             keeper: KeeperHandle::default(),
             hotcache,
             tasks: std::sync::Mutex::default(),
@@ -318,6 +325,12 @@ impl Log {
     /// Topics of which no object is left in the bucket, as they become so.
     pub fn swept(&self) -> watch::Receiver<Vec<TopicId>> {
         self.shared.swept.subscribe()
+    }
+
+    /// What this node's earlier incarnations left of their chains, once it was swept: after the first round, whose
+    /// checkpoint names all that is needed of them.
+    pub fn swept_chains(&self) -> watch::Receiver<SweptChains> {
+        self.shared.swept_chains.subscribe()
     }
 
     /// A partition that is open.

@@ -541,6 +541,11 @@ impl Failure {
     }
 }
 
+/// Whether a store's failure says that an object is damaged or gone, and not that the store is in trouble.
+pub(crate) fn is_lost(error: &StoreError) -> bool {
+    is_bad_sector(error) || matches!(error, StoreError::NotFound { .. } | StoreError::Invalid { .. })
+}
+
 /// Linux' number of the error of a disk that cannot read.
 const EIO: i32 = 5;
 

@@ -1,7 +1,8 @@
 //! Taking over from an incarnation: fence its chain, read what it left, write it down as an estate.
 //!
 //! No record data is read: a checkpoint, or the estate that the incarnation itself began with, and the footers
-//! of the entries above it say everything. What lies beyond the fence is never looked at (I2).
+//! of the entries above it say everything. What lies beyond the fence is never looked at (I2). A leaf of either that
+//! cannot be read costs its partitions ([`lost`](crate::lost)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +22,11 @@ use crate::codec::FormatError;
 use crate::footer::{Edit, ExtentRecord, decode_edits, decode_footer};
 use crate::layout;
 use crate::leaves::{LeafLoad, write_leaves};
+use crate::lost::{Lose, LostLeaf, joined, lost_key, range_of, read_leaf};
 use crate::manifest::decode_root;
 use crate::object::{Extent, WalObject};
 use crate::partition::{Broken, Partition, Sealed};
-use crate::state::{
-    LeafRef, PartitionState, StateRoot, StoredExtent, decode_state_leaf, decode_state_root, encode_state_root,
-};
+use crate::state::{LeafRef, PartitionState, StateRoot, StoredExtent, decode_state_root, encode_state_root};
 use crate::types::{Identity, Previous, TopicPartition};
 
 /// Objects read at a time.
@@ -51,6 +51,9 @@ pub enum RecoverError {
         /// How.
         what: FormatError,
     },
+    /// The part of a checkpoint that held a partition's state cannot be read.
+    #[error("object {0}, which held its state, is damaged or missing; restore it from a copy of the bucket")]
+    Lost(String),
     /// Committed data does not join: some of it is missing (N3).
     #[error("partition {id}: data for offsets {expected} to {found} is missing")]
     Gap {
@@ -77,8 +80,33 @@ pub struct Recovered {
     /// The key of the estate that was written, for the metadata entry that moves the partitions; none if there
     /// is nothing to take over.
     pub estate: Option<String>,
+    /// There was an incarnation before.
+    pub(crate) inherited: bool,
+    /// Leaves that could not be read: what is in their ranges and not among `partitions` is lost with them.
+    pub(crate) lost: Vec<LostLeaf>,
     pub(crate) partitions: BTreeMap<TopicPartition, RecoveredPartition>,
     pub(crate) leaves: Vec<LeafRef>,
+}
+
+impl Recovered {
+    /// Takes a partition out; what is lost is one of the broken ones.
+    pub(crate) fn partition(&mut self, id: &TopicPartition) -> Option<RecoveredPartition> {
+        if let Some(found) = self.partitions.remove(id) {
+            return Some(found);
+        }
+        let lost = self.lost.iter().find(|lost| lost.contains(id))?;
+        let state = lost.partial(*id);
+        let broken = Broken {
+            what: RecoverError::Lost(lost.leaf.key.to_string()).to_string(),
+            carried: state.clone(),
+        };
+        Some(RecoveredPartition {
+            state,
+            sealed: Sealed::default(),
+            objects: Vec::new(),
+            broken: Some(Arc::new(broken)),
+        })
+    }
 }
 
 /// One partition as it was left.
@@ -134,13 +162,19 @@ pub async fn recover(
         return Ok(Recovered::default());
     };
     let name = layout::wal_chain(&previous.identity);
-    for _ in 0..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         let fenced = fence(env, bucket, &name, 0, b"taken over", Reason::Recovery).await?;
         let base = match &fenced.checkpoint {
             Some(checkpoint) => Base::Checkpoint(checkpoint.clone()),
             None => Base::Estate(previous.estate.clone()),
         };
-        match replay(bucket, &name, base, fenced.end).await? {
+        // What is replaced while this reads is found in the end; what is gone then is lost.
+        let lose = if attempt < ATTEMPTS {
+            Lose::Damaged
+        } else {
+            Lose::Gone
+        };
+        match replay(bucket, &name, base, fenced.end, lose).await? {
             Some(found) => return finish(env, bucket, &previous.identity, &name, fenced.end, found).await,
             // Its owner, or a sweeper, is deleting what a newer checkpoint has replaced (F4).
             None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
@@ -158,6 +192,8 @@ pub(crate) enum Base {
 pub(crate) struct Found {
     pub states: BTreeMap<TopicPartition, PartitionState>,
     pub leaves: Vec<LeafRef>,
+    /// Leaves among them that could not be read.
+    pub lost: Vec<LostLeaf>,
     /// The root that it began with.
     pub base: Option<String>,
     changed: std::collections::BTreeSet<TopicPartition>,
@@ -171,6 +207,7 @@ pub(crate) async fn replay(
     name: &ChainName,
     base: Base,
     end: u64,
+    lose: Lose,
 ) -> Result<Option<Found>, RecoverError> {
     let from = match &base {
         Base::Checkpoint(checkpoint) => checkpoint.covers_below,
@@ -200,11 +237,12 @@ pub(crate) async fn replay(
         None => Found {
             states: BTreeMap::new(),
             leaves: Vec::new(),
+            lost: Vec::new(),
             base: None,
             changed: Default::default(),
             root: None,
         },
-        Some(key) => match load_state(bucket, key).await {
+        Some(key) => match load_state(bucket, key, lose).await {
             Ok(found) => found,
             Err(RecoverError::Store(error)) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
@@ -215,6 +253,14 @@ pub(crate) async fn replay(
         .iter()
         .map(|(id, state)| (*id, state.log_end))
         .collect();
+    let lost = std::mem::take(&mut found.lost);
+    // Of a partition that no leaf tells of; `base_offset` is the first that entries do, if they tell of records.
+    let unheard_of = |id: TopicPartition, base_offset: Option<i64>| {
+        let lost = lost.iter().find(|lost| lost.contains(&id));
+        // Its first record: there was nothing before.
+        let lost = lost.filter(|_| base_offset != Some(0));
+        lost.map_or_else(|| PartitionState::empty(id), |lost| lost.partial(id))
+    };
     let mut clean = true;
     for (header, footer) in entries.iter().filter(|(header, _)| header.slot >= from) {
         let damaged = |what| RecoverError::Damaged {
@@ -226,7 +272,9 @@ pub(crate) async fn replay(
                 clean = false;
                 for record in decode_footer(footer).map_err(damaged)? {
                     found.changed.insert(record.id);
-                    apply_extent(&mut found.states, name, header.slot, record, &as_of);
+                    let state = found.states.entry(record.id);
+                    let state = state.or_insert_with(|| unheard_of(record.id, Some(record.base_offset)));
+                    apply_extent(state, name, header.slot, record, &as_of);
                 }
             }
             EntryKind::Edit => {
@@ -234,17 +282,17 @@ pub(crate) async fn replay(
                 for edit in decode_edits(footer).map_err(damaged)? {
                     let Edit::LogStart { id, offset } = edit;
                     found.changed.insert(id);
-                    let state = found
-                        .states
-                        .entry(id)
-                        .or_insert_with(|| PartitionState::empty(id));
+                    let state = found.states.entry(id).or_insert_with(|| unheard_of(id, None));
                     state.log_start = state.log_start.max(offset);
+                    // Only where the rest of it is lost.
+                    state.log_end = state.log_end.max(offset);
                 }
             }
             EntryKind::Birth | EntryKind::Checkpoint | EntryKind::Fence => {}
             kind => return Err(entry_damaged(name, header, ChainFormatError::Kind(kind as u8))),
         }
     }
+    found.lost = lost;
     found.root = root_key.filter(|_| clean);
     Ok(Some(found))
 }
@@ -278,31 +326,33 @@ async fn read_entries(
 }
 
 /// Loads a root and all its leaves.
-async fn load_state(bucket: &Bucket, key: &str) -> Result<Found, RecoverError> {
+async fn load_state(bucket: &Bucket, key: &str, lose: Lose) -> Result<Found, RecoverError> {
     let bytes = bucket.get(key, Reason::Recovery).await?;
     let root = decode_state_root(&bytes).map_err(|what| RecoverError::Damaged {
         key: key.to_owned(),
         what,
     })?;
-    let leaves: Vec<Vec<PartitionState>> = futures::stream::iter(root.leaves.clone())
-        .map(|leaf| async move {
-            let bytes = bucket.get(&leaf.key, Reason::Recovery).await?;
-            decode_state_leaf(&bytes).map_err(|what| RecoverError::Damaged {
-                key: leaf.key.to_string(),
-                what,
-            })
-        })
+    let read: Vec<Result<Vec<PartitionState>, String>> = futures::stream::iter(root.leaves.clone())
+        .map(|leaf| async move { read_leaf(bucket, &leaf, lose).await })
         .buffered(READS)
         .try_collect()
         .await?;
-    let states = leaves
-        .into_iter()
-        .flatten()
-        .map(|state| (state.id, state))
-        .collect();
+    let whole: Vec<bool> = read.iter().map(Result::is_ok).collect();
+    let (mut states, mut lost) = (Vec::new(), Vec::new());
+    for (at, read) in read.into_iter().enumerate() {
+        match read {
+            Ok(read) => states.extend(read),
+            Err(what) => lost.push(LostLeaf {
+                leaf: root.leaves[at].clone(),
+                range: range_of(&root.leaves, at),
+                what,
+            }),
+        }
+    }
     Ok(Found {
-        states,
+        states: joined(states.into_iter(), &root.leaves, &whole),
         leaves: root.leaves,
+        lost,
         base: Some(key.to_owned()),
         changed: Default::default(),
         root: None,
@@ -310,15 +360,12 @@ async fn load_state(bucket: &Bucket, key: &str) -> Result<Found, RecoverError> {
 }
 
 fn apply_extent(
-    states: &mut BTreeMap<TopicPartition, PartitionState>,
+    state: &mut PartitionState,
     name: &ChainName,
     slot: u64,
     record: ExtentRecord,
     as_of: &BTreeMap<TopicPartition, i64>,
 ) {
-    let state = states
-        .entry(record.id)
-        .or_insert_with(|| PartitionState::empty(record.id));
     if state
         .epochs
         .last()
@@ -368,6 +415,7 @@ async fn finish(
                 bucket,
                 &name.prefix,
                 &found.leaves,
+                &found.lost.iter().map(|lost| lost.leaf.key.clone()).collect(),
                 &found.changed,
                 load,
                 &|_| {},
@@ -411,6 +459,8 @@ async fn finish(
     Ok(Recovered {
         fence_slot: end,
         estate,
+        inherited: true,
+        lost: found.lost,
         partitions,
         leaves,
     })
@@ -492,6 +542,9 @@ async fn load_manifest(
     let Some(manifest) = &state.manifest else {
         return Ok(());
     };
+    if let Some(key) = lost_key(state) {
+        return Err(RecoverError::Lost(key.to_string()));
+    }
     let bytes = bucket.get(&manifest.key, Reason::Manifest).await?;
     let root = decode_root(&bytes).map_err(|what| RecoverError::Damaged {
         key: manifest.key.to_string(),

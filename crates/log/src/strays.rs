@@ -23,7 +23,8 @@ use drumlin_objects::chain::CheckpointError;
 use crate::keeper::{KeepError, Keeper};
 use crate::log::KeeperHandle;
 
-/// On a remote store a put that failed here may still arrive there. What comes later than this, the next start finds.
+/// On a remote store a put that failed here may still arrive there: the last upload of a failed round. What comes later
+/// than this, the next start finds.
 const STRAY_WAIT: Duration = Duration::from_secs(60);
 
 impl KeeperHandle {
@@ -47,10 +48,10 @@ impl KeeperHandle {
 }
 
 impl Keeper {
-    /// Deletes objects that nothing ever named, or will.
+    /// Deletes objects that nothing ever named, or will; their uploads are over.
     pub(crate) fn discard(&mut self, keys: Vec<String>) {
-        let at = self.log.shared().wal.env.instant() + self.grace(STRAY_WAIT);
-        self.trash.extend(keys.into_iter().map(|key| (at, key)));
+        let now = self.log.shared().wal.env.instant();
+        self.trash.extend(keys.into_iter().map(|key| (now, key)));
     }
 
     /// As [`Keeper::discard`], for what a checkpoint of which nothing certain is known may name.
@@ -72,11 +73,14 @@ impl Keeper {
 
     /// The round failed before it was known to be committed.
     pub(crate) fn round_failed(&mut self, error: &KeepError) {
-        let uploads = self.log.shared().keeper.take_uploads(0);
+        let mut uploads = self.log.shared().keeper.take_uploads(0);
         match error {
             KeepError::Store(_)
             | KeepError::Read(_)
             | KeepError::Checkpoint(CheckpointError::NotCommitted { .. } | CheckpointError::Malformed) => {
+                // They are put one after the other.
+                let late = self.log.shared().wal.env.instant() + self.grace(STRAY_WAIT);
+                self.trash.extend(uploads.pop().map(|key| (late, key)));
                 self.discard(uploads);
             }
             KeepError::Checkpoint(CheckpointError::NotAbove { .. } | CheckpointError::Ended(_)) => {

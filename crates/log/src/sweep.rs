@@ -16,10 +16,18 @@ use crate::layout;
 use crate::partition::{Partition, Sealed};
 use crate::read::ReadError;
 use crate::state::LeafRef;
+use crate::types::SweptChains;
 
 impl Keeper {
     pub(crate) async fn sweep(&mut self) -> Result<(), KeepError> {
-        let removed = self.sweep_chains().await? + self.sweep_topics().await?;
+        let removed = self.sweep_chains().await?;
+        // Of those that are not needed nothing is left but what stays for ever.
+        let swept = SweptChains {
+            below: self.log.shared().identity.incarnation,
+            kept: self.needed_chains(),
+        };
+        self.log.shared().swept_chains.send_replace(swept);
+        let removed = removed + self.sweep_topics().await?;
         if removed > 0 {
             tracing::info!(removed, "removed what earlier starts left");
         }
@@ -89,6 +97,16 @@ impl Keeper {
             }
         }
         Ok(removed)
+    }
+
+    /// Incarnations of this node under whose prefixes something lies that the newest checkpoint names.
+    fn needed_chains(&self) -> BTreeSet<u64> {
+        let node = self.log.shared().identity.node;
+        let leaves = self.leaves.iter();
+        let named = leaves.flat_map(|leaf| leaf.names.iter().chain([&leaf.key]));
+        let chains = named.filter_map(|name| parse_chain(name));
+        let own = chains.filter(|(of, _, _)| *of == node);
+        own.map(|(_, incarnation, _)| incarnation).collect()
     }
 
     /// Segments and manifests that an earlier incarnation uploaded and no checkpoint ever named.
@@ -171,12 +189,18 @@ fn checkpoint_objects(leaves: &[LeafRef]) -> BTreeSet<Arc<str>> {
 
 /// `wal/{shard}/{node}/{incarnation}/{rest}`.
 fn parse_wal_key(key: &str) -> Option<(i32, u64, &str)> {
+    let (node, incarnation, rest) = parse_chain(key)?;
+    Some((node, incarnation, rest?))
+}
+
+/// As [`parse_wal_key`], and a whole chain's prefix, which has no rest.
+fn parse_chain(key: &str) -> Option<(i32, u64, Option<&str>)> {
     let mut parts = key.splitn(5, '/');
     let (_, _) = (parts.next()?, parts.next()?);
     Some((
         parts.next()?.parse().ok()?,
         parts.next()?.parse().ok()?,
-        parts.next()?,
+        parts.next(),
     ))
 }
 

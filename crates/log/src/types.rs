@@ -1,5 +1,6 @@
 //! The words of this crate's interface: ids, identity, options.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,22 @@ pub struct Previous {
     pub identity: Identity,
     /// The state it had itself started from, if any: the key of an estate.
     pub estate: Option<String>,
+}
+
+/// Chains of a node's earlier incarnations of which nothing is left in the bucket but slot 0 and fences.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SweptChains {
+    /// All below this incarnation,
+    pub(crate) below: u64,
+    /// but for these, under whose prefixes something lies that is still needed.
+    pub(crate) kept: BTreeSet<u64>,
+}
+
+impl SweptChains {
+    /// Whether the chain of this incarnation of the node is one of them.
+    pub fn contains(&self, incarnation: u64) -> bool {
+        incarnation < self.below && !self.kept.contains(&incarnation)
+    }
 }
 
 /// What storage needs to know of a topic's configuration.

@@ -41,6 +41,74 @@ async fn what_was_acknowledged_outlives_the_process() {
     assert_eq!(panics(), 0);
 }
 
+/// Each start is an incarnation of its own, of which the metadata knows until nothing of it is needed.
+#[tokio::test(start_paused = true)]
+async fn the_metadata_does_not_grow_with_starts() {
+    let mut store = None;
+    let (mut written, mut most) = (0, 0);
+    for life in 0..150 {
+        let test = match store.take() {
+            Some(store) => Test::on(store, &[]).await,
+            None => Test::new(&[]).await,
+        };
+        let mut client = test.connect();
+        if life == 0 {
+            client.create("t", 1, &[]).await;
+        }
+        assert_eq!(values(&mut client, "t").await, written, "life {life}");
+        // Lives with and without new records, clean stops and crashes; and some that are too short for a sweep.
+        if life % 3 != 0 {
+            assert_eq!(client.produce("t", 0, batch(&["x"])).await, (0, written as i64));
+            written += 1;
+        }
+        if life % 4 != 3 {
+            tokio::time::sleep(Duration::from_secs(150)).await;
+        }
+        most = most.max(test.broker.shared().metadata.image().incarnations.len());
+        if life % 2 == 0 {
+            assert!(test.broker.shutdown().await);
+        }
+        store = Some(test.kill());
+    }
+    // Sixty bundles, each in the folder of the start that wrote it, are merged into one.
+    assert!((30..=65).contains(&most), "{most} incarnations");
+    let test = Test::on(store.unwrap(), &[]).await;
+    // After a day what is in bundles becomes a segment.
+    tokio::time::sleep(Duration::from_secs(26 * 3600)).await;
+    let mut client = test.connect();
+    assert_eq!(client.produce("t", 0, batch(&["x"])).await, (0, written as i64));
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    let test = Test::on(test.kill(), &[]).await;
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    let left = test.broker.shared().metadata.image().incarnations.len();
+    assert!(left <= 2, "{left} incarnations");
+    let mut client = test.connect();
+    let part = client.fetch("t", 0, 0).await;
+    assert_eq!(part.records.unwrap().len(), (written + 1) * batch(&["x"]).len());
+    assert_eq!(panics(), 0);
+}
+
+/// A broker in which nothing is ever written, and a crowd of starts too short for a sweep.
+#[tokio::test(start_paused = true)]
+async fn the_metadata_forgets_many_short_starts_at_once() {
+    let mut store = None;
+    for _ in 0..300 {
+        let test = match store.take() {
+            Some(store) => Test::on(store, &[]).await,
+            None => Test::new(&[]).await,
+        };
+        store = Some(test.kill());
+    }
+    let test = Test::on(store.unwrap(), &[]).await;
+    let image = || test.broker.shared().metadata.image();
+    assert_eq!(image().incarnations.len(), 301);
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    assert_eq!(image().incarnations.len(), 1);
+    let live: Vec<u64> = image().live_incarnations().map(|(number, _)| number).collect();
+    assert_eq!(live.len(), 1);
+    assert_eq!(panics(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_answers_what_it_took() {
     let test = Test::new(&[]).await;

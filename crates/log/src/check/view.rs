@@ -15,6 +15,7 @@ use drumlin_objects::chain::{
 use drumlin_objects::{Bucket, Listed, Reason, StoreError};
 
 use crate::layout;
+use crate::lost::Lose;
 use crate::recover::{Base, Found, RecoverError, replay};
 use crate::state::LeafRef;
 
@@ -171,7 +172,7 @@ pub(crate) async fn read_view(
             None => Base::Estate(chain.estate.clone()),
         };
         let until = if whole { end } else { from };
-        if let Some(found) = replay(bucket, &chain.name, base, until).await? {
+        if let Some(found) = replay(bucket, &chain.name, base, until, Lose::Nothing).await? {
             return Ok(View {
                 chain: chain.clone(),
                 checkpoint,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,8 @@ pub struct History {
     pub bucket: Bucket,
     pub written: BTreeMap<i32, Vec<(i64, Vec<u8>)>>,
     pub log_starts: BTreeMap<i32, i64>,
+    /// How many partitions a start opens.
+    pub partitions: i32,
     previous: Option<Previous>,
     incarnation: u64,
     tag: u64,
@@ -90,6 +93,7 @@ impl History {
             bucket,
             written: BTreeMap::new(),
             log_starts: BTreeMap::new(),
+            partitions: PARTITIONS,
             previous: None,
             incarnation: 0,
             tag: 0,
@@ -118,17 +122,7 @@ impl History {
             identity: identity.clone(),
             estate: recovered.estate.clone(),
         });
-        let config = Arc::new(PartitionConfig {
-            segment_bytes: 256 << 10,
-            retention_ms: None,
-            ..PartitionConfig::default()
-        });
-        let spec = |p| PartitionSpec {
-            id: id(p),
-            leader_epoch: self.incarnation as i32,
-            config: config.clone(),
-        };
-        let specs = (0..PARTITIONS).map(spec).collect();
+        let specs = (0..self.partitions).map(|p| self.spec(p)).collect();
         let cache = Arc::new(MemoryBlockCache::new(4 << 20));
         let (env, bucket) = (&self.env, &self.bucket);
         Log::start(env, bucket, cache, options(), identity, Some(recovered), specs)
@@ -136,11 +130,29 @@ impl History {
             .unwrap()
     }
 
+    pub fn spec(&self, p: i32) -> PartitionSpec {
+        let config = PartitionConfig {
+            segment_bytes: 256 << 10,
+            retention_ms: None,
+            ..PartitionConfig::default()
+        };
+        PartitionSpec {
+            id: id(p),
+            leader_epoch: self.incarnation as i32,
+            config: Arc::new(config),
+        }
+    }
+
     /// Appends `count` batches to a partition and waits until they are committed.
     pub async fn append(&mut self, log: &Log, p: i32, count: usize) {
-        let partition = log.partition(&id(p)).unwrap();
+        self.append_each(log, p..p + 1, count).await;
+    }
+
+    /// Appends `count` batches to each of some partitions and waits until all are committed.
+    pub async fn append_each(&mut self, log: &Log, partitions: Range<i32>, count: usize) {
         let mut commits = Vec::new();
-        for _ in 0..count {
+        for p in partitions.flat_map(|p| std::iter::repeat_n(p, count)) {
+            let partition = log.partition(&id(p)).unwrap();
             self.tag += 1;
             let batch = batch(1 + (self.tag % 3) as usize, 3000, self.tag);
             let header = BatchHeader::parse(&batch).unwrap();

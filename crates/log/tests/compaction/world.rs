@@ -520,7 +520,7 @@ async fn settle(world: &World, life: &Life, incarnation: u64) {
             if !report.findings.iter().all(excused) {
                 world.note(format!("the bucket: {report}"));
             }
-            // Uploads of rounds and passes that fail stay until the next start; where nothing fails, nothing is left.
+            // Uploads of rounds and passes that failed went, too.
             let leaks = report.waiting.iter().filter(|key| key.starts_with("topic/"));
             let leaks: Vec<&String> = leaks.filter(|key| is_of(key, incarnation)).collect();
             if !late && !leaks.is_empty() {
