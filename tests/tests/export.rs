@@ -1,5 +1,7 @@
 //! `drumlin export`: what it writes is Apache Kafka's own format, to its tools and to a stock broker.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,42 +23,46 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Deep iteration reads every record, its checksum, and the indexes beside the log.
-fn dump_accepts(partition: &Path) {
-    let logs = files(partition, "log");
-    assert!(!logs.is_empty(), "{} holds no log", partition.display());
-    for log in logs {
-        let name = log.display().to_string();
-        let told = tools::java(tools::Tool::DumpLog, &["--deep-iteration", "--files", &name])
-            .expect("dump-log")
-            .stdout;
-        assert!(told.contains("isvalid: true"), "{told:.2000}");
-        for complaint in [
-            "isvalid: false",
-            "Mismatches",
-            "Non-consecutive",
-            "Could not read",
-        ] {
-            assert!(!told.contains(complaint), "{complaint} in {name}");
-        }
+/// Deep iteration reads every record, its checksum, and the indexes beside the log. Only compaction leaves gaps between
+/// offsets.
+fn dump_accepts(partition: &Path, has_gaps: bool) {
+    // One run of the tool for all files of a kind. Its summary of what is wrong goes to standard error.
+    let dump = |check: &str, files: &[PathBuf]| {
+        assert!(
+            !files.is_empty(),
+            "nothing for {check} in {}",
+            partition.display()
+        );
+        let names: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+        let arguments = [check, "--files", &names.join(",")];
+        let told = tools::java(tools::Tool::DumpLog, &arguments).expect("dump-log");
+        told.stdout + &told.stderr
+    };
+    let told = dump("--deep-iteration", &files(partition, "log"));
+    assert!(told.contains("isvalid: true"), "{told:.2000}");
+    for complaint in ["isvalid: false", "Mismatches", "Could not read"] {
+        assert!(!told.contains(complaint), "{complaint}: {told:.2000}");
     }
-    for ending in ["index", "timeindex"] {
-        for index in files(partition, ending) {
-            let name = index.display().to_string();
-            let told = tools::java(tools::Tool::DumpLog, &["--index-sanity-check", "--files", &name])
-                .expect("dump-log");
-            assert!(told.stdout.contains("passed sanity check"), "{}", told.stdout);
-        }
-    }
+    // It calls the step from nothing to a file's first record one too.
+    let is_gap = |line: &str| line.contains(" is followed by ") && !line.trim().starts_with("-1 ");
+    let gaps = told.lines().filter(|line| is_gap(line)).count();
+    assert_eq!(gaps > 0, has_gaps, "{gaps} gaps in {}", partition.display());
+    let indexes = [files(partition, "index"), files(partition, "timeindex")].concat();
+    let told = dump("--index-sanity-check", &indexes);
+    assert_eq!(
+        told.matches("passed sanity check").count(),
+        indexes.len(),
+        "{told}"
+    );
 }
 
-/// Puts the exported partition into a stock broker that has an empty one of the same name.
-fn stock_broker_serves(scratch: &Scratch, partition: &Path, text: &Path) {
+/// A stock broker that has the exported partition in the place of its own empty one of the same name.
+fn stock_broker_with(scratch: &Scratch, partition: &Path, configs: &[(&str, &str)]) -> Kafka {
     let mut kafka = Kafka::start(&scratch.join("stock"), &[]).expect("a stock broker");
     let bootstrap = kafka.bootstrap();
     let patience = Duration::from_secs(30);
     Connection::open(&bootstrap, patience)
-        .and_then(|mut c| c.create_topic(TOPIC, 1, &[]))
+        .and_then(|mut c| c.create_topic(TOPIC, 1, configs))
         .expect("a topic");
     let process = kafka.process().expect("it runs");
     process.terminate(Duration::from_secs(60)).expect("it stops");
@@ -77,13 +83,20 @@ fn stock_broker_serves(scratch: &Scratch, partition: &Path, text: &Path) {
         }
     }
     kafka.run().expect("the stock broker starts on it");
-    let out = scratch.join("out");
-    tools::kcat_consume(&bootstrap, TOPIC, 0, &out).expect("kcat reads from it");
-    assert_eq!(
-        tools::sha256(text).expect("a sum"),
-        tools::sha256(&out).expect("a sum"),
-        "what the stock broker serves"
-    );
+    kafka
+}
+
+/// The folder that `drumlin export` writes of the topic's partition, with these options; the broker has stopped.
+fn export(scratch: &Scratch, broker: &Broker, options: &[&str]) -> PathBuf {
+    if against_kafka() {
+        return scratch.join(&format!("broker/kafka/logs/{TOPIC}-0"));
+    }
+    let exported = scratch.join("exported");
+    let export = broker
+        .command_of(&[&["export", TOPIC, &exported.display().to_string()], options].concat())
+        .expect("a command");
+    process::run(export, Duration::from_secs(60)).expect("drumlin export");
+    exported.join(format!("{TOPIC}-0"))
 }
 
 #[test]
@@ -108,16 +121,161 @@ fn a_stock_broker_takes_an_export_as_its_own() {
         tools::kcat_produce(&bootstrap, TOPIC, 0, codec, &half).expect("kcat produces");
     }
     broker.terminate().expect("stopped");
-    let partition = if against_kafka() {
-        scratch.join(&format!("broker/kafka/logs/{TOPIC}-0"))
-    } else {
-        let exported = scratch.join("exported");
-        let export = broker
-            .command_of(&["export", TOPIC, &exported.display().to_string()])
-            .expect("a command");
-        process::run(export, Duration::from_secs(60)).expect("drumlin export");
-        exported.join(format!("{TOPIC}-0"))
-    };
-    dump_accepts(&partition);
-    stock_broker_serves(&scratch, &partition, &text);
+    let partition = export(&scratch, &broker, &[]);
+    dump_accepts(&partition, false);
+    let kafka = stock_broker_with(&scratch, &partition, &[]);
+    let out = scratch.join("out");
+    tools::kcat_consume(&kafka.bootstrap(), TOPIC, 0, &out).expect("kcat reads from it");
+    assert_eq!(
+        tools::sha256(&text).expect("a sum"),
+        tools::sha256(&out).expect("a sum"),
+        "what the stock broker serves"
+    );
+}
+
+const KEYS: usize = 3_000;
+/// Keys of which every so many has been deleted.
+const DELETED: usize = 10;
+
+/// Sends a value, or none, for each of these keys with `kcat -P`.
+fn send(bootstrap: &str, scratch: &Scratch, codec: &str, records: &BTreeMap<String, Option<String>>) {
+    let mut lines = String::new();
+    for (key, value) in records {
+        writeln!(lines, "{key}|{}", value.as_deref().unwrap_or_default()).expect("written");
+    }
+    let file = scratch.join("records");
+    std::fs::write(&file, lines).expect("a file");
+    let file = file.display().to_string();
+    // -Z: nothing after the key is no value at all. Batches are small, so that segments and indexes have many.
+    let record = [
+        "-K",
+        "|",
+        "-Z",
+        "-z",
+        codec,
+        "-X",
+        "acks=all",
+        "-X",
+        "batch.size=65536",
+    ];
+    let arguments = [&["-P", "-t", TOPIC, "-p", "0", "-l", &file][..], &record].concat();
+    tools::kcat(bootstrap, &arguments).expect("kcat produces");
+}
+
+/// Every record: offset, key, length of the value or -1, value.
+fn listed(bootstrap: &str) -> Vec<String> {
+    let format = "%o|%k|%S|%s\n";
+    let arguments = [
+        "-C",
+        "-t",
+        TOPIC,
+        "-p",
+        "0",
+        "-o",
+        "beginning",
+        "-e",
+        "-q",
+        "-f",
+        format,
+    ];
+    let told = tools::kcat(bootstrap, &arguments).expect("kcat reads").stdout;
+    told.lines().map(str::to_owned).collect()
+}
+
+/// Waits until compaction has come to an end, and gives what it has left.
+fn compacted(bootstrap: &str, written: usize) -> Vec<String> {
+    let began = std::time::Instant::now();
+    let mut before = listed(bootstrap);
+    loop {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = listed(bootstrap);
+        if now == before && now.len() < written * 2 / 3 {
+            return now;
+        }
+        before = now;
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{} of {written} are left",
+            before.len()
+        );
+    }
+}
+
+#[test]
+fn a_stock_broker_takes_an_export_of_a_compacted_topic() {
+    let scratch = Scratch::new("export-compacted").expect("a folder");
+    let options = Options::local(&scratch.join("broker"))
+        .sealing_often()
+        .set("seal.round.ms", 500)
+        .set("log.cleaner.backoff.ms", 300);
+    let mut broker = Broker::start(options).expect("a broker");
+    let bootstrap = broker.bootstrap();
+    let connect = |to: &str| Connection::open(to, Duration::from_secs(30)).expect("a connection");
+    let policy = ("cleanup.policy", "compact");
+    let eager = [
+        policy,
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("segment.bytes", "1048576"),
+    ];
+    connect(&bootstrap)
+        .create_topic(TOPIC, 1, &eager)
+        .expect("a topic");
+
+    // Three values for each key, but for those that are deleted; what is left is more than a segment holds.
+    let mut expected = BTreeMap::new();
+    let mut written = 0;
+    for (round, codec) in ["none", "zstd", "lz4", "none"].into_iter().enumerate() {
+        let records = (0..KEYS).filter(|n| round < 2 || n % DELETED > 0).map(|n| {
+            let deleted = round == 1 && n % DELETED == 0;
+            let value = format!("{n}-{round}-").repeat(160);
+            (format!("key-{n:05}"), (!deleted).then_some(value))
+        });
+        let records: BTreeMap<String, Option<String>> = records.collect();
+        send(&bootstrap, &scratch, codec, &records);
+        written += records.len();
+        expected.extend(records);
+    }
+    let left = compacted(&bootstrap, written);
+    let end = connect(&bootstrap).list_offset(TOPIC, 0, -1).expect("the end");
+    assert_eq!(usize::try_from(end).expect("an offset"), written);
+    let fields: Vec<Vec<&str>> = left.iter().map(|line| line.split('|').collect()).collect();
+    let offsets: Vec<usize> = fields.iter().map(|f| f[0].parse().expect("an offset")).collect();
+    assert!(offsets.is_sorted_by(|a, b| a < b));
+    assert!(
+        fields.iter().any(|f| f[2] == "-1"),
+        "tombstones are kept for a day"
+    );
+    let latest: BTreeMap<String, Option<String>> = fields
+        .iter()
+        .map(|f| (f[1].to_owned(), (f[2] != "-1").then(|| f[3].to_owned())))
+        .collect();
+    assert_eq!(latest, expected);
+
+    broker.terminate().expect("stopped");
+    let partition = export(&scratch, &broker, &["--set", "log.segment.bytes=1048576"]);
+    assert!(files(&partition, "log").len() > 1, "one segment shows less");
+    dump_accepts(&partition, true);
+    // The stock broker is to serve it, not to compact it further.
+    let kafka = stock_broker_with(
+        &scratch,
+        &partition,
+        &[policy, ("min.cleanable.dirty.ratio", "1")],
+    );
+    let bootstrap = kafka.bootstrap();
+    assert_eq!(listed(&bootstrap), left, "what the stock broker serves");
+    assert_eq!(
+        connect(&bootstrap).list_offset(TOPIC, 0, -1).expect("the end"),
+        end
+    );
+    // A record that is gone is found as the next one that is there.
+    let gone = (offsets[0]..written)
+        .find(|n| !offsets.contains(n))
+        .expect("a gap");
+    let next = offsets.iter().find(|n| **n > gone).expect("another");
+    let at = gone.to_string();
+    let arguments = [
+        "-C", "-t", TOPIC, "-p", "0", "-o", &at, "-c", "1", "-e", "-q", "-f", "%o",
+    ];
+    let told = tools::kcat(&bootstrap, &arguments).expect("kcat reads").stdout;
+    assert_eq!(told, next.to_string());
 }
