@@ -110,6 +110,17 @@ struct Table {
     closed: bool,
 }
 
+impl Table {
+    fn partition_of(&self, group: &str) -> Option<i32> {
+        (self.partitions > 0).then(|| partition_for(group, self.partitions))
+    }
+
+    fn mailbox_of(&self, group: &str) -> Option<mpsc::Sender<Mail>> {
+        let entry = self.shards.get(&self.partition_of(group)?)?;
+        Some(entry.mail.clone())
+    }
+}
+
 /// One shard's task.
 struct Entry {
     partition: Arc<Partition>,
@@ -245,19 +256,15 @@ impl Groups {
 
     /// The shard of a group.
     pub fn partition_of(&self, group: &str) -> Option<i32> {
-        match self.table().partitions {
-            0 => None,
-            count => Some(partition_for(group, count)),
-        }
+        self.table().partition_of(group)
     }
 
     /// Hands a request to the shard of its group: what is handed over first is served first.
     pub async fn send(&self, caller: Caller, request: GroupRequest) -> Sent {
-        let shard = request
+        let mailbox = request
             .group_id()
-            .and_then(|group| self.partition_of(group))
-            .and_then(|n| self.table().shards.get(&n).map(|entry| entry.mail.clone()));
-        match shard {
+            .and_then(|group| self.table().mailbox_of(group));
+        match mailbox {
             Some(mail) => self.hand(mail, caller, request).await,
             None => Sent::Answered(request.failed(ErrorCode::NotCoordinator)),
         }
