@@ -748,6 +748,42 @@ fn damaged_recent_data() {
     let key = harmed.strip_prefix(&store).expect("below").display().to_string();
     assert!(printed(&mut broker).contains(&key), "{key} is not named");
     assert_eq!(produce(&broker, TOPIC, "still taking"), 10);
+
+    // Nor does it hold up the sealing of anything else: of the WAL nothing is left but the damaged object.
+    connect(&broker).create_topic("other", 1, &[]).expect("a topic");
+    produce(&broker, "other", "whole");
+    broker.kill9().expect("killed");
+    broker
+        .options_mut()
+        .settings
+        .push(("seal.round.ms".into(), "500".into()));
+    for life in 0..2 {
+        broker.restart().expect("it starts all the same");
+        assert_eq!(produce(&broker, TOPIC, "and on"), 11 + life);
+        let unsealed = || {
+            let data = |f: &PathBuf| std::fs::read(f).is_ok_and(|b| b.starts_with(b"DRML") && b[5] == 1);
+            let all = files(&store.join("wal")).into_iter();
+            all.filter(|f| data(f)).collect::<Vec<_>>()
+        };
+        wait_for("all else to be sealed", PATIENCE, || {
+            unsealed() == [harmed.clone()]
+        });
+        let (read, failed) = readable(&broker, TOPIC);
+        assert_eq!(read.len() as i64, 11 + life);
+        assert_eq!(failed, BTreeMap::from([(6, CORRUPT_MESSAGE)]));
+        assert_eq!(all(&broker, "other").into_values().collect::<Vec<_>>(), ["whole"]);
+        assert!(checked(&broker).contains(&key), "{key} is not named");
+        let said = printed(&mut broker);
+        assert!(
+            said.contains("is damaged and cannot be sealed") && said.contains(&key),
+            "{said}"
+        );
+        broker.kill9().expect("killed");
+    }
+    edit(&harmed, |bytes| bytes[600] ^= 1);
+    broker.restart().expect("it starts");
+    let (read, failed) = readable(&broker, TOPIC);
+    assert_eq!((read.len(), failed.len()), (13, 0), "{failed:?}");
 }
 
 /// What `store check` says of a bucket with damage in it.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::cleaner::replace::Replacement;
 use crate::layout;
-use crate::leaves::{LeafLoad, write_leaves};
+use crate::leaves::{LeafLoad, LeafWriter, write_leaves};
 use crate::log::Log;
 use crate::lost::LostLeaf;
 use crate::partition::{Inner, Partition, Sealed};
@@ -421,19 +421,15 @@ impl Keeper {
             });
             states.collect()
         };
-        let prefix = &wal.name.prefix;
-        Ok(write_leaves(
-            &wal.env,
-            &wal.bucket,
-            prefix,
-            &self.leaves,
-            &lost,
-            changed,
-            load,
-            &|key| shared.keeper.note_upload(key),
-            Reason::Checkpoint,
-        )
-        .await?)
+        let writer = LeafWriter {
+            env: &wal.env,
+            bucket: &wal.bucket,
+            prefix: &wal.name.prefix,
+            lost: &lost,
+            on_put: &|key| shared.keeper.note_upload(key),
+            why: Reason::Checkpoint,
+        };
+        Ok(write_leaves(writer, &self.leaves, changed, load).await?)
     }
 
     /// Makes a committed round visible, and marks what it replaced for deletion.

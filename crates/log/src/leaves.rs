@@ -20,19 +20,25 @@ pub(crate) type LeafLoad<'a> = &'a (dyn Fn(Range) -> Vec<PartitionState> + Send 
 /// Hears of each key before it is put.
 pub(crate) type OnPut<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
-/// Writes anew the leaves in whose range a partition of `changed` lies, and returns the whole new list. Those in `lost`
-/// cannot be read: they stay where they are, each with a leaf beside it for what is known of its range.
-#[allow(clippy::too_many_arguments)]
+/// Where leaves go.
+#[derive(Clone, Copy)]
+pub(crate) struct LeafWriter<'a> {
+    pub env: &'a Env,
+    pub bucket: &'a Bucket,
+    /// Of the chain.
+    pub prefix: &'a str,
+    /// Leaves that cannot be read: they stay where they are, each with one beside it for what is known of its range.
+    pub lost: &'a BTreeSet<Arc<str>>,
+    pub on_put: OnPut<'a>,
+    pub why: Reason,
+}
+
+/// Writes anew the leaves in whose range a partition of `changed` lies, and returns the whole new list.
 pub(crate) async fn write_leaves(
-    env: &Env,
-    bucket: &Bucket,
-    prefix: &str,
+    writer: LeafWriter<'_>,
     leaves: &[LeafRef],
-    lost: &BTreeSet<Arc<str>>,
     changed: &BTreeSet<TopicPartition>,
     load: LeafLoad<'_>,
-    on_put: OnPut<'_>,
-    why: Reason,
 ) -> Result<Vec<LeafRef>, StoreError> {
     let mut written = Vec::new();
     for (range, old) in ranges(leaves) {
@@ -40,14 +46,14 @@ pub(crate) async fn write_leaves(
             written.extend(old.iter().cloned());
             continue;
         }
-        let kept = old.iter().filter(|leaf| lost.contains(&leaf.key)).cloned();
+        let kept = old.iter().filter(|leaf| writer.lost.contains(&leaf.key)).cloned();
         let before = written.len();
         written.extend(kept);
         let beside = written.get(before).map(|lost: &LeafRef| lost.first);
         // That it belongs to the lost one shows by where it begins, so that it is not divided.
         let most = beside.map_or(LEAF_PARTITIONS, |_| usize::MAX);
         for states in load(range).chunks(most) {
-            let key = layout::body_key(prefix, env.random_id());
+            let key = layout::body_key(writer.prefix, writer.env.random_id());
             let bytes = encode_state_leaf(states);
             let names: BTreeSet<Arc<str>> = states.iter().flat_map(PartitionState::names).cloned().collect();
             let Some(first) = states.first() else { continue };
@@ -58,8 +64,9 @@ pub(crate) async fn write_leaves(
                 partitions: states.len() as u32,
                 names: names.into_iter().collect(),
             });
-            on_put(&key);
-            bucket.put(&key, vec![bytes.into()], why).await?;
+            (writer.on_put)(&key);
+            let put = writer.bucket.put(&key, vec![bytes.into()], writer.why);
+            put.await?;
         }
     }
     Ok(written)

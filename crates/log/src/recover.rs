@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::codec::FormatError;
 use crate::footer::{Edit, ExtentRecord, decode_edits, decode_footer};
 use crate::layout;
-use crate::leaves::{LeafLoad, write_leaves};
+use crate::leaves::{LeafLoad, LeafWriter, write_leaves};
 use crate::lost::{Lose, LostLeaf, joined, lost_key, range_of, read_leaf};
 use crate::manifest::decode_root;
 use crate::object::{Extent, WalObject};
@@ -410,18 +410,16 @@ async fn finish(
         None => {
             let states = &found.states;
             let load: LeafLoad<'_> = &|range| states.range(range).map(|(_, state)| state.clone()).collect();
-            let written = write_leaves(
+            let lost = found.lost.iter().map(|lost| lost.leaf.key.clone()).collect();
+            let writer = LeafWriter {
                 env,
                 bucket,
-                &name.prefix,
-                &found.leaves,
-                &found.lost.iter().map(|lost| lost.leaf.key.clone()).collect(),
-                &found.changed,
-                load,
-                &|_| {},
-                Reason::Recovery,
-            )
-            .await?;
+                prefix: &name.prefix,
+                lost: &lost,
+                on_put: &|_| {},
+                why: Reason::Recovery,
+            };
+            let written = write_leaves(writer, &found.leaves, &found.changed, load).await?;
             let root = StateRoot {
                 cluster_id: identity.cluster_id.clone(),
                 node: identity.node,
