@@ -13,6 +13,7 @@ use drumlin_objects::Reason;
 use drumlin_objects::cache::{BlockCache, CacheHint};
 use tokio::sync::Semaphore;
 
+use crate::layout;
 use crate::log::Log;
 use crate::manifest::{
     BLOCK_BYTES, LeafPointer, LeafRow, Segment, SegmentDetail, decode_leaf_detail, decode_leaf_table,
@@ -155,10 +156,16 @@ impl Cold {
             let until = (last.max(at + ahead_blocks) + 1)
                 .min(object.blocks())
                 .min((at / LOAD_STRIPE + 1) * LOAD_STRIPE);
-            let loaded = self.fetch(log, &object, at..until, hint).await;
+            let blocks = if object.has_one_checksum() {
+                0..object.blocks()
+            } else {
+                at..until
+            };
+            let skipped = (at - blocks.start) as usize;
+            let loaded = self.fetch(log, &object, blocks, hint).await;
             drop(guard);
             self.release_gate(&object.key, at / LOAD_STRIPE, gate);
-            for bytes in loaded? {
+            for bytes in loaded?.into_iter().skip(skipped) {
                 if at <= last {
                     push_part(rope, bytes, at * block, &range);
                 }
@@ -219,11 +226,13 @@ impl Cold {
         drop(permit);
         log.counters().add_cold(whole.len());
         let mut parts = Vec::with_capacity((blocks.end - blocks.start) as usize);
+        let one_checksum = object.has_one_checksum();
+        let as_a_whole = one_checksum && object.detail.block_crcs.first() == Some(&crc32c::crc32c(&whole));
         for block in blocks.clone() {
             let from = ((block - blocks.start) as usize) * BLOCK_BYTES;
             let bytes = whole.slice(from..(from + object.block_length(block) as usize));
             let expected = object.detail.block_crcs.get(block as usize).copied();
-            if expected != Some(crc32c::crc32c(&bytes)) {
+            if !as_a_whole && (one_checksum || expected != Some(crc32c::crc32c(&bytes))) {
                 // Whoever wants this block will hear of it, and nobody else.
                 if !parts.is_empty() {
                     break;
@@ -339,6 +348,11 @@ impl<'a> Object<'a> {
 
     fn blocks(&self) -> u64 {
         self.length.div_ceil(BLOCK_BYTES as u64)
+    }
+
+    /// What was left in a WAL object, which has a checksum for each extent, of whatever length.
+    fn has_one_checksum(&self) -> bool {
+        self.blocks() > 1 && layout::is_wal_entry(&self.key)
     }
 
     fn block_length(&self, block: u64) -> u64 {

@@ -15,17 +15,15 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::keeper::Keeper;
 use crate::layout;
-use crate::manifest::{SegmentDetail, Span};
+use crate::manifest::{BLOCK_BYTES, SegmentDetail, Span};
 use crate::object::Extent;
 use crate::types::TopicPartition;
 
 /// Deletes on their way at a time.
 const DELETES: usize = 8;
 
-/// A span that lies in a WAL object.
-///
-/// An extent has one checksum and a span one for each block. They are the same up to a block's length, which longer
-/// ones, single batches beyond 512 KiB, exceed: those stay unreadable even if the object comes back.
+/// A span that lies in a WAL object. An extent has one checksum, where a span has one for each block: it stands for each,
+/// and a longer one, a batch beyond 512 KiB, is verified as a whole.
 pub(crate) fn in_place(extent: &Extent, now_ms: i64) -> Span {
     Span {
         bundle: extent.object.key().into(),
@@ -36,7 +34,7 @@ pub(crate) fn in_place(extent: &Extent, now_ms: i64) -> Span {
         length: extent.length.into(),
         max_timestamp: extent.max_timestamp,
         detail: SegmentDetail {
-            block_crcs: vec![extent.crc],
+            block_crcs: vec![extent.crc; (extent.length as usize).div_ceil(BLOCK_BYTES)],
             ..SegmentDetail::default()
         },
     }

@@ -203,3 +203,35 @@ async fn entries_around_a_damaged_one_are_deleted() {
     assert_eq!(unreadable(&history, &log, 0).await, []);
     history.stop(log).await;
 }
+
+/// Longer than the blocks that sealed data is verified by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_batch_comes_back_with_its_object() {
+    let mut history = History::new();
+    let log = history.start().await;
+    history.append(&log, 0, 1).await;
+    let large = common::batch(3, 600_000, 5);
+    assert!(large.len() > 3 << 19);
+    history.append_batch(&log, 0, large).await.wait().await.unwrap();
+    history.append(&log, 0, 1).await;
+    history.stop(log).await;
+    let (key, path) = object_of(&history, 0, 1);
+    // In its first block and in its last.
+    for at in [600, 1_500_000] {
+        let sound = std::fs::read(&path).unwrap();
+        let mut harmed = sound.clone();
+        harmed[at] ^= 1;
+        std::fs::write(&path, harmed).unwrap();
+        let log = history.start().await;
+        history.append(&log, 0, 1).await;
+        seal(&log).await;
+        let failed = unreadable(&history, &log, 0).await;
+        assert!(
+            matches!(&failed[..], [(1, what)] if what.contains(&key)),
+            "{failed:?}"
+        );
+        std::fs::write(&path, sound).unwrap();
+        assert_eq!(unreadable(&history, &log, 0).await, []);
+        history.stop(log).await;
+    }
+}

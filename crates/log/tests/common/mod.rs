@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drumlin_log::{
-    AppendOptions, Identity, Log, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId,
+    AppendOptions, Commit, Identity, Log, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId,
     TopicPartition, recover,
 };
 use drumlin_objects::cache::MemoryBlockCache;
@@ -152,23 +152,28 @@ impl History {
     pub async fn append_each(&mut self, log: &Log, partitions: Range<i32>, count: usize) {
         let mut commits = Vec::new();
         for p in partitions.flat_map(|p| std::iter::repeat_n(p, count)) {
-            let partition = log.partition(&id(p)).unwrap();
             self.tag += 1;
             let batch = batch(1 + (self.tag % 3) as usize, 3000, self.tag);
-            let header = BatchHeader::parse(&batch).unwrap();
-            let options = AppendOptions {
-                expected_epoch: None,
-                log_append_time: None,
-                deadline: tokio::time::Instant::now() + Duration::from_secs(30),
-            };
-            let appended = log.append(&partition, &header, &batch, options).await.unwrap();
-            let written = self.written.entry(p).or_default();
-            written.push((appended.base_offset, batch[16..].to_vec()));
-            commits.push(appended.commit);
+            commits.push(self.append_batch(log, p, batch).await);
         }
         for commit in commits {
             commit.wait().await.unwrap();
         }
+    }
+
+    /// Appends a batch, and does not wait until it is committed.
+    pub async fn append_batch(&mut self, log: &Log, p: i32, batch: Bytes) -> Commit {
+        let partition = log.partition(&id(p)).unwrap();
+        let header = BatchHeader::parse(&batch).unwrap();
+        let options = AppendOptions {
+            expected_epoch: None,
+            log_append_time: None,
+            deadline: tokio::time::Instant::now() + Duration::from_secs(30),
+        };
+        let appended = log.append(&partition, &header, &batch, options).await.unwrap();
+        let written = self.written.entry(p).or_default();
+        written.push((appended.base_offset, batch[16..].to_vec()));
+        appended.commit
     }
 
     /// Segments in manifests and since, bundles of earlier and this start, an edit, and unsealed data at the end.
