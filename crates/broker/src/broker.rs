@@ -352,7 +352,8 @@ async fn follow_chains(shared: Arc<Shared>) {
 
 /// The records that take swept chains of a node out of the image, as many as one entry is to hold.
 fn forgotten(image: &Image, node_id: i32, gone: &SweptChains) -> Vec<Record> {
-    let older = image.incarnations.iter().filter(|(incarnation, state)| {
+    // The newest first: from there it is not far to the heir of all.
+    let older = image.incarnations.iter().rev().filter(|(incarnation, state)| {
         // What a node of another id left is not this one's to sweep.
         state.node_id == node_id && state.end.is_some() && gone.contains(**incarnation)
     });

@@ -17,6 +17,7 @@ use crate::keeper::Keeper;
 use crate::layout;
 use crate::manifest::{BLOCK_BYTES, SegmentDetail, Span};
 use crate::object::Extent;
+use crate::partition::Sealed;
 use crate::types::TopicPartition;
 
 /// Deletes on their way at a time.
@@ -52,6 +53,16 @@ impl Keeper {
             );
         }
         *known = span.end_offset.max(*known);
+    }
+
+    /// Where nothing that is new was damaged, something in a bundle is, of those that are left as they are.
+    pub(crate) fn note_damaged_bundle(&mut self, id: TopicPartition, left: &Sealed, what: &str) {
+        if let Some(last) = left.spans.last()
+            && !self.damaged.contains_key(&id)
+        {
+            tracing::error!(partition = %id, damage = %what, "sealed data is damaged, and stays where it is");
+            self.damaged.insert(id, last.end_offset);
+        }
     }
 
     /// Deletes this chain's entries below `below`, which a committed checkpoint covers, but for those that it names:

@@ -159,12 +159,14 @@ impl Keeper {
                 let before = self.log.shared().keeper.upload_count();
                 match self.seal(&work, &mut sealed).await {
                     // What it holds is lost to its readers; all else is to be sealed all the same.
-                    Err(KeepError::Read(ReadError::Corrupt { .. })) => {
+                    Err(KeepError::Read(ReadError::Corrupt { what })) => {
                         let segments = self.log.shared().keeper.take_uploads(before);
                         self.discard(segments);
                         work.leave_spans();
                         sealed = work.sealed.clone();
-                        self.seal_around(&work).await
+                        let made = self.seal_around(&work).await;
+                        self.note_damaged_bundle(id, &sealed, &what);
+                        made
                     }
                     made => made,
                 }

@@ -109,10 +109,12 @@ async fn a_leaf_is_lost(gone: bool) {
             history.append(&log, COUNT, 1).await;
         }
         history.stop(log).await;
-        let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-            .await
-            .unwrap();
-        assert!(report.findings.iter().any(|found| found.key == key), "{report}");
+        if life % 3 == 0 {
+            let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
+                .await
+                .unwrap();
+            assert!(report.findings.iter().any(|found| found.key == key), "{report}");
+        }
     }
     std::fs::write(&path, sound).unwrap();
     for _ in 0..2 {
