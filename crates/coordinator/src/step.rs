@@ -192,6 +192,7 @@ impl GroupRequest {
             GroupRequest::JoinGroup(r) => GroupResponse::JoinGroup(JoinGroupResponse {
                 error_code,
                 generation_id: -1,
+                protocol_name: None,
                 member_id: r.member_id.clone(),
                 ..JoinGroupResponse::default()
             }),

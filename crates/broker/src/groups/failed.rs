@@ -13,6 +13,7 @@ pub(super) fn fail(answer: GroupResponse, error: ErrorCode) -> GroupResponse {
             error_code: code,
             member_id: r.member_id,
             generation_id: -1,
+            protocol_name: None,
             ..Default::default()
         }),
         R::SyncGroup(_) => R::SyncGroup(drumlin_wire::messages::sync_group_response::SyncGroupResponse {

@@ -152,6 +152,19 @@ impl Sent {
     }
 }
 
+/// From this version of SyncGroup on its protocol's type and name must be there (KIP-559): `KafkaApis` looks before any
+/// coordinator is asked.
+const SYNC_NAMES_FROM: i16 = 5;
+
+fn lacks_names(request: &GroupRequest, version: i16) -> bool {
+    match request {
+        GroupRequest::SyncGroup(sync) if version >= SYNC_NAMES_FROM => {
+            sync.protocol_type.is_none() || sync.protocol_name.is_none()
+        }
+        _ => false,
+    }
+}
+
 impl Groups {
     /// None loaded yet.
     pub fn new(env: &Env, log: &Log, bucket: &Bucket, image: &Arc<Image>, config: &BrokerConfig) -> Self {
@@ -261,6 +274,9 @@ impl Groups {
 
     /// Hands a request to the shard of its group: what is handed over first is served first.
     pub async fn send(&self, caller: Caller, request: GroupRequest) -> Sent {
+        if lacks_names(&request, caller.api_version) {
+            return Sent::Answered(request.failed(ErrorCode::InconsistentGroupProtocol));
+        }
         let mailbox = request
             .group_id()
             .and_then(|group| self.table().mailbox_of(group));

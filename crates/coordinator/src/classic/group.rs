@@ -575,6 +575,8 @@ pub(crate) fn join_failed(error: ErrorCode, member_id: Str) -> GroupResponse {
     GroupResponse::JoinGroup(JoinGroupResponse {
         error_code: error.code(),
         generation_id: -1,
+        // Null, not empty, where there is none (versions from 7 on; before, the broker says so with an empty name).
+        protocol_name: None,
         member_id,
         ..JoinGroupResponse::default()
     })

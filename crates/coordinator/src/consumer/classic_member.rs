@@ -63,6 +63,7 @@ impl ConsumerGroup {
         if unnamed && request.group_instance_id.is_none() && caller.api_version >= KNOWN_ID_FROM {
             let response = JoinGroupResponse {
                 error_code: ErrorCode::MemberIdRequired.code(),
+                protocol_name: None,
                 member_id: id,
                 ..JoinGroupResponse::default()
             };
@@ -254,19 +255,9 @@ impl ConsumerGroup {
         ctx: &Context<'_>,
         request: &LeaveGroupRequest,
     ) -> Outcome<LeaveGroupResponse> {
-        let single = MemberIdentity {
-            member_id: request.member_id.clone(),
-            ..MemberIdentity::default()
-        };
-        let alone = request.members.is_empty() && !request.member_id.is_empty();
-        let identities = if alone {
-            std::slice::from_ref(&single)
-        } else {
-            &request.members
-        };
         let mut leaving: BTreeSet<Str> = BTreeSet::new();
-        let mut members = Vec::with_capacity(identities.len());
-        for identity in identities {
+        let mut members = Vec::with_capacity(request.members.len());
+        for identity in &request.members {
             let found = self.leaver(identity);
             members.push(MemberResponse {
                 member_id: identity.member_id.detach(),
@@ -276,12 +267,10 @@ impl ConsumerGroup {
             });
             leaving.extend(found);
         }
-        let mut response = LeaveGroupResponse::default();
-        if alone {
-            response.error_code = members.first().map_or(0, |member| member.error_code);
-        } else {
-            response.members = members;
-        }
+        let response = LeaveGroupResponse {
+            members,
+            ..LeaveGroupResponse::default()
+        };
         let leaving: Vec<Str> = leaving.into_iter().collect();
         self.fence(ctx, &leaving, response)
     }

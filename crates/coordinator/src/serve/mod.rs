@@ -40,6 +40,20 @@ const DESCRIBE_NOT_FOUND_FROM: i16 = 6;
 /// enough to compare them all.
 const MAX_PROTOCOLS: usize = 100;
 
+/// The one member that an old LeaveGroup names, whoever that is, as the only one of a newer.
+fn one_of_many(mut request: GroupRequest, version: i16) -> GroupRequest {
+    if let GroupRequest::LeaveGroup(leave) = &mut request
+        && version < LEAVE_MEMBERS_FROM
+        && leave.members.is_empty()
+    {
+        leave.members.push(MemberIdentity {
+            member_id: std::mem::take(&mut leave.member_id),
+            ..MemberIdentity::default()
+        });
+    }
+    request
+}
+
 impl Shard {
     /// Serves one request. The answer may come in a later step.
     pub fn request(
@@ -67,6 +81,7 @@ impl Shard {
             caller
         };
         let version = caller.api_version;
+        let request = one_of_many(request, version);
         // Groups of both protocols take the requests of classic members.
         let classic = !matches!(
             request.group_id().and_then(|id| self.groups.get(id)),
@@ -205,14 +220,7 @@ impl Shard {
     }
 
     fn leave(&mut self, now: Now, token: u64, version: i16, request: LeaveGroupRequest, step: &mut Step) {
-        let members = if version < LEAVE_MEMBERS_FROM && request.members.is_empty() {
-            vec![MemberIdentity {
-                member_id: request.member_id,
-                ..MemberIdentity::default()
-            }]
-        } else {
-            request.members
-        };
+        let members = request.members;
         let (groups, mut cx) = self.parts(now, step);
         let codes = match groups.get_mut(&request.group_id) {
             Some(Group::Classic(group)) => group.leave(&members, &mut cx),
