@@ -127,3 +127,6 @@ pub(crate) async fn put_leaf(
     log.put_parts(&key, vec![bytes.into()], Reason::Manifest).await?;
     Ok(pointer)
 }
+
+#[cfg(test)]
+mod tests;
