@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod members;
 pub mod ports;
 pub mod process;
+pub mod round_trip;
 pub mod scratch;
 pub mod scripts;
 pub mod simulation;

@@ -12,6 +12,8 @@ use crate::process::{self, Output};
 
 /// The longest that any one tool may take.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// kcat compresses at least so many bytes a second, with gzip and beside much else.
+const SLOWEST: u64 = 500_000;
 
 /// kcat with these arguments, to its end.
 pub fn kcat(bootstrap: &str, arguments: &[&str]) -> anyhow::Result<Output> {
@@ -47,7 +49,8 @@ pub fn kcat_produce(
             "-X",
             "enable.idempotence=true",
         ]);
-    process::run(command, PATIENCE).map(drop)
+    let bytes = file.metadata().with_context(|| file.display().to_string())?.len();
+    process::run(command, PATIENCE + Duration::from_secs(bytes / SLOWEST)).map(drop)
 }
 
 /// Writes every record of a partition, one a line, to `file` with `kcat -C`.

@@ -12,10 +12,10 @@ use drumlin_tests::churn;
 use drumlin_tests::flaky::Flaky;
 use drumlin_tests::hostile;
 use drumlin_tests::ledger::{self, Plan};
+use drumlin_tests::round_trip::Text;
 use drumlin_tests::scratch::Scratch;
 use drumlin_tests::stage::quick_groups;
 use drumlin_tests::stores::{Minio, S3};
-use drumlin_tests::{input, tools};
 
 fn main() -> anyhow::Result<()> {
     let name = std::env::args().nth(1).context("which soak?")?;
@@ -129,39 +129,20 @@ fn ledger_once(
 
 /// Every line of every Rust file of the registry, in each codec, there and back.
 fn files(dir: &Path) -> anyhow::Result<()> {
-    let (text, out) = (dir.join("text"), dir.join("out"));
-    let lines = input::write(&text, u64::MAX)?;
-    let bytes = text.metadata()?.len();
-    let sent = tools::sha256(&text)?;
-    let mut figures = BTreeMap::from([("lines".to_owned(), lines), ("bytes".to_owned(), bytes)]);
-    let minio = Minio::start(dir)?;
-    let on_minio = Options::on(&dir.join("minio-broker"), minio.store("files"));
-    for (kind, options) in [("local", Options::local(&dir.join("local"))), ("minio", on_minio)] {
-        let mut broker = Broker::start(options)?;
-        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-            let topic = format!("text-{codec}");
-            let began = Instant::now();
-            tools::kcat_produce(&broker.bootstrap(), &topic, 0, codec, &text)?;
-            figures.insert(
-                format!("{kind}_{codec}_in_ms"),
-                began.elapsed().as_millis() as u64,
-            );
-            broker.kill9()?;
-            broker.delete_cache()?;
-            broker.restart()?;
-            let began = Instant::now();
-            tools::kcat_consume(&broker.bootstrap(), &topic, 0, &out)?;
-            figures.insert(
-                format!("{kind}_{codec}_out_ms"),
-                began.elapsed().as_millis() as u64,
-            );
-            if tools::sha256(&out)? != sent {
-                bail!("{kind}, {codec}: what came back is not what was sent");
-            }
-        }
-        broker.terminate()?;
+    let mut text = Text::write(dir, u64::MAX)?;
+    for (kind, through) in [
+        (
+            "local",
+            Text::on_local as fn(&mut Text, &Path) -> anyhow::Result<()>,
+        ),
+        ("minio", Text::on_minio),
+    ] {
+        let dir = dir.join(kind);
+        std::fs::create_dir_all(&dir)?;
+        through(&mut text, &dir)?;
+        std::fs::remove_dir_all(&dir)?;
     }
-    tell(&figures)
+    tell(&text.figures)
 }
 
 /// Mutated frames over every API and version, with a healthy client beside them.
