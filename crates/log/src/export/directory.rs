@@ -278,8 +278,12 @@ impl State {
                 header.base_offset - 1
             )));
         }
+        if self.files.is_none() && self.count == 0 {
+            // A stock broker's log starts where its first file does, whatever compaction has left of that.
+            self.files = Some(Files::create(&self.path, header.base_offset.min(self.log_start))?);
+        }
         let full = self.files.as_ref().is_some_and(|files| {
-            files.size + batch.len() as u64 > self.segment_bytes
+            files.size > 0 && files.size + batch.len() as u64 > self.segment_bytes
                 || header.last_offset() - files.base > i64::from(i32::MAX)
         });
         if full {
