@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -198,9 +198,11 @@ impl Connection {
         values: &[V],
         timeout_ms: i32,
     ) -> anyhow::Result<(i16, i64)> {
+        // Retention goes by the records' own time.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
         let mut batch = BatchBuilder::new(Compression::None);
         for value in values {
-            batch.push(1, None, Some(value.as_ref()), &[]);
+            batch.push(now, None, Some(value.as_ref()), &[]);
         }
         let data = PartitionProduceData {
             index: partition,
