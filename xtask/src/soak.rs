@@ -322,6 +322,12 @@ fn save(file: &Path, state: &State) -> anyhow::Result<()> {
 }
 
 fn finish(soak: &Soak, options: &Options, state: &State) -> anyhow::Result<()> {
+    let failed: Vec<String> = state.failures.iter().map(|f| f.seed.to_string()).collect();
+    let failed = if failed.is_empty() {
+        "none".to_owned()
+    } else {
+        failed.join(" ")
+    };
     let report = json!({
         "command": format!("cargo xtask soak {} --minutes {} --seed {}", soak.name, options.minutes, options.seed),
         "commit": state.commits.join(", "),
@@ -329,7 +335,7 @@ fn finish(soak: &Soak, options: &Options, state: &State) -> anyhow::Result<()> {
         "slices": state.slices,
         "minutes": (state.seconds / 6.0).round() / 10.0,
         "failed_slices": state.failures.len(),
-        "failed_seeds": state.failures.iter().map(|f| f.seed.to_string()).collect::<Vec<_>>().join(" "),
+        "failed_seeds": failed,
         "figures": state.figures,
         "machine": results::machine(),
     });
