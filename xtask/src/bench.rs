@@ -18,7 +18,7 @@ pub struct Options {
     /// A shorter run, at most ten minutes.
     #[arg(long)]
     quick: bool,
-    /// Run one group of cases only: local, tools, groups, starts, many, minio, memory.
+    /// Run one group of cases only: local, tools, groups, starts, many, minio, memory, groups-minio.
     #[arg(long)]
     only: Vec<String>,
     /// Take what is in the cache as it is.

@@ -32,6 +32,8 @@ pub struct Bench {
     pub requests: Vec<Value>,
     /// Requests in flight for each connection.
     pub depth: usize,
+    /// What the cases that run on several stores run on.
+    pub store: &'static str,
     free_at_start: u64,
     least_free: u64,
     topics: u32,
@@ -70,6 +72,9 @@ pub struct Fetch {
     pub seconds: Option<f64>,
 }
 
+/// The store that goals are for.
+const LOCAL: &str = "local";
+
 impl Bench {
     /// A comparison that keeps its data below `dir`.
     pub fn new(plan: Plan, dir: &Path, load: &Path) -> anyhow::Result<Bench> {
@@ -83,6 +88,7 @@ impl Bench {
             notes: Vec::new(),
             requests: Vec::new(),
             depth: 5,
+            store: LOCAL,
             free_at_start: free,
             least_free: free,
             topics: 0,
@@ -115,6 +121,18 @@ impl Bench {
             peer,
             goals: goals.to_vec(),
         });
+    }
+
+    /// Adds a figure of a group of cases that runs on several stores: goals are for the local directory.
+    pub fn stored(
+        &mut self,
+        (case, measure): (&str, &str),
+        ours: Option<f64>,
+        peer: Option<f64>,
+        goals: &[Goal],
+    ) {
+        let goals = if self.store == LOCAL { goals } else { &[] };
+        self.row((self.store, case, measure), ours, peer, goals);
     }
 
     /// A topic name that was not used before.

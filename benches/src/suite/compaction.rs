@@ -104,7 +104,7 @@ impl Bench {
         let [ours, kafka] = passes;
         for (measure, figure, goals) in rows {
             let (ours, kafka) = (ours.as_ref().and_then(figure), kafka.as_ref().and_then(figure));
-            self.row(("local", case, measure), ours, kafka, goals);
+            self.stored((case, measure), ours, kafka, goals);
         }
     }
 

@@ -192,8 +192,8 @@ impl Bench {
                 }
             }
             let (ours, kafka) = all.medians();
-            let at = ("local", case.as_str(), "ms until each has a record");
-            self.row(at, ours, kafka, &[NOT_SLOWER]);
+            let at = (case.as_str(), "ms until each has a record");
+            self.stored(at, ours, kafka, &[NOT_SLOWER]);
         }
         Ok(())
     }
@@ -274,12 +274,12 @@ impl Bench {
             let name = protocol.name();
             let (ours, kafka) = left.medians();
             let case = format!("one of {REBALANCED} leaves, {name}, heartbeats 100 ms");
-            let at = ("local", case.as_str(), "ms until all is owned");
-            self.row(at, ours, kafka, &[NOT_SLOWER]);
+            let at = (case.as_str(), "ms until all is owned");
+            self.stored(at, ours, kafka, &[NOT_SLOWER]);
             let (ours, kafka) = died.medians();
             let case = format!("one of {} dies, {name}, session 6 s", REBALANCED - 1);
-            let at = ("local", case.as_str(), "ms beyond the timeout");
-            self.row(at, ours, kafka, &[NOT_SLOWER]);
+            let at = (case.as_str(), "ms beyond the timeout");
+            self.stored(at, ours, kafka, &[NOT_SLOWER]);
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl Bench {
                 &[Goal::AtMost(2.0)],
             );
             for (case, measure, [ours, kafka], goals) in rows {
-                self.row(("local", &case, measure), ours, kafka, goals);
+                self.stored((&case, measure), ours, kafka, goals);
             }
             let ours = [
                 of(0, &|[s, ..]| s.requests as f64 / s.seconds),
@@ -369,10 +369,10 @@ impl Bench {
             kafka.delete_topic(&topic)?;
             let case = format!("the same over {consumers}, Kafka with flush.messages=1");
             let of_kafka = flushed.requests as f64 / flushed.seconds;
-            let at = ("local", case.as_str(), "commits/s");
-            self.row(at, rate, Some(of_kafka), &[]);
-            let at = ("local", case.as_str(), "p99 ms");
-            self.row(at, p99, Some(flushed.latency.p99), &[]);
+            let at = (case.as_str(), "commits/s");
+            self.stored(at, rate, Some(of_kafka), &[]);
+            let at = (case.as_str(), "p99 ms");
+            self.stored(at, p99, Some(flushed.latency.p99), &[]);
         }
         self.settle()
     }

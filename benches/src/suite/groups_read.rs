@@ -55,12 +55,12 @@ impl Bench {
         };
         let (speed, cpu) = (Summary::mb_per_second, Summary::cpu_per_gb);
         let goal = [Goal::RatioAtLeast(1.0)];
-        self.row(("local", &name, "MB/s"), of(0, 0, speed), of(1, 0, speed), &goal);
-        let at = ("local", name.as_str(), "broker CPU-s/GB out");
-        self.row(at, of(0, 0, cpu), of(1, 0, cpu), &[]);
+        self.stored((&name, "MB/s"), of(0, 0, speed), of(1, 0, speed), &goal);
+        let at = (name.as_str(), "broker CPU-s/GB out");
+        self.stored(at, of(0, 0, cpu), of(1, 0, cpu), &[]);
         let goal = [Goal::RatioAtLeast(0.95)];
-        let at = ("local", "the same, against ours by partition", "MB/s");
-        self.row(at, of(0, 0, speed), of(0, 1, speed), &goal);
+        let at = ("the same, against ours by partition", "MB/s");
+        self.stored(at, of(0, 0, speed), of(0, 1, speed), &goal);
         self.perf_tool(subjects, &filled)?;
         for (subject, (topic, _)) in subjects.iter().zip(&filled) {
             subject.delete_topic(topic)?;
@@ -130,7 +130,7 @@ impl Bench {
             ];
             for (measure, sides, goals) in rows {
                 let (ours, kafka) = sides.medians();
-                self.row(("local", &name, measure), ours, kafka, goals);
+                self.stored((&name, measure), ours, kafka, goals);
             }
         }
         Ok(())
@@ -237,15 +237,11 @@ impl Bench {
             }
             let case = format!("100,000 offsets after {how}");
             let (ours, kafka) = loaded.medians();
-            let at = (
-                "local",
-                case.as_str(),
-                "ms from the start to the first OffsetFetch",
-            );
-            self.row(at, ours, kafka, &[Goal::RatioAtMost(1.0)]);
+            let at = (case.as_str(), "ms from the start to the first OffsetFetch");
+            self.stored(at, ours, kafka, &[Goal::RatioAtMost(1.0)]);
             let (ours, kafka) = answering.medians();
-            let at = ("local", case.as_str(), "ms of it after the first refusal");
-            self.row(at, ours, kafka, &[]);
+            let at = (case.as_str(), "ms of it after the first refusal");
+            self.stored(at, ours, kafka, &[]);
         }
         Ok(())
     }
