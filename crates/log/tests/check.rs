@@ -6,13 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{History, keys};
-use drumlin_log::check::{CheckOptions, Kind, Report, check};
-
-async fn run(history: &History) -> Report {
-    check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap()
-}
+use drumlin_log::check::Kind;
 
 /// What an object is, by its key: each kind is damaged in each way.
 fn kind(key: &str) -> String {
@@ -27,17 +21,17 @@ fn kind(key: &str) -> String {
 async fn a_sound_bucket_passes_with_a_broker_running_stopped_and_started_again() {
     let mut history = History::new();
     let log = history.write().await;
-    let report = run(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "running: {report}");
     assert!(report.verified > 10 && report.records > 500, "{report}");
     history.stop(log).await;
-    let report = run(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "stopped: {report}");
     let log = history.start().await;
-    let report = run(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "started again: {report}");
     log.seal_now().await;
-    let report = run(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "sealed: {report}");
     history.stop(log).await;
 }
@@ -47,7 +41,7 @@ async fn every_damaged_or_missing_object_is_found_and_named() {
     let mut history = History::new();
     let log = history.write().await;
     history.stop(log).await;
-    let sound = run(&history).await;
+    let sound = history.checked().await;
     assert!(sound.is_clean(), "{sound}");
     let waiting: BTreeSet<&String> = sound.waiting.iter().collect();
     let mut tried = BTreeSet::new();
@@ -96,7 +90,7 @@ async fn every_damaged_or_missing_object_is_found_and_named() {
                 Some(bytes) => std::fs::write(&path, bytes).unwrap(),
                 None => std::fs::remove_file(&path).unwrap(),
             }
-            let report = run(&history).await;
+            let report = history.checked().await;
             let named = report.findings.iter().any(|finding| finding.key == *key);
             // A marker that is gone is seen by the entries that it would have let go.
             let seen = named || (harm.is_none() && key.contains("/checkpoint/") && !report.is_clean());
@@ -116,7 +110,7 @@ async fn every_damaged_or_missing_object_is_found_and_named() {
     ] {
         assert!(kinds.contains(kind), "{kind} was not tried: {kinds:?}");
     }
-    assert!(run(&history).await.is_clean());
+    assert!(history.checked().await.is_clean());
 }
 
 /// Whether an entry belongs to the chain of the newest start.
@@ -142,7 +136,7 @@ async fn what_nothing_names_is_an_orphan() {
     std::fs::write(history.file(&old), b"stray").unwrap();
     std::fs::create_dir_all(history.file("somebody")).unwrap();
     std::fs::write(history.file("somebody/elses"), b"stray").unwrap();
-    let report = run(&history).await;
+    let report = history.checked().await;
     let found: Vec<(Kind, &str)> = report.findings.iter().map(|f| (f.kind, f.key.as_str())).collect();
     assert_eq!(
         found,

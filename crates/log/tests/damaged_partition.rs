@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{History, TOPIC, id, keys};
-use drumlin_log::check::{CheckOptions, Kind, check};
+use drumlin_log::check::Kind;
 use drumlin_log::{AppendError, AppendOptions, DeleteRecordsError, Log, ReadError, snapshot_prefix};
 use drumlin_records::BatchHeader;
 
@@ -127,9 +127,7 @@ async fn one_partition_is_refused(gone: bool) {
         }
         history.stop(log).await;
         assert_eq!(own(&history), before, "nothing of it was deleted or written");
-        let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-            .await
-            .unwrap();
+        let report = history.checked().await;
         let named = report.findings.iter().any(|finding| {
             matches!(finding.kind, Kind::Damaged | Kind::Missing) && what.contains(&finding.key)
         });
@@ -144,9 +142,7 @@ async fn one_partition_is_refused(gone: bool) {
     history.append(&log, 0, 5).await;
     log.seal_now().await;
     history.stop(log).await;
-    let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap();
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{History, id, keys};
-use drumlin_log::check::{CheckOptions, Kind, check};
+use common::{History, harm, id, keys};
+use drumlin_log::check::Kind;
 use drumlin_log::{Log, PartitionConfig, ReadError};
 use drumlin_records::{BatchBuilder, BatchHeader, Compression};
 
@@ -86,10 +86,7 @@ async fn an_inherited_object_is_lost(gone: bool) {
     }
     history.stop(log).await;
     let (key, path) = object_of(&history, 0, 1);
-    let sound = std::fs::read(&path).unwrap();
-    let mut harmed = sound.clone();
-    harmed[600] ^= 1;
-    std::fs::write(&path, harmed).unwrap();
+    let sound = harm(&path, 600);
     // Twice: what one start carries on is what the next one finds. With enough for segments and merges of bundles.
     for life in 0..2 {
         let log = history.start().await;
@@ -114,9 +111,7 @@ async fn an_inherited_object_is_lost(gone: bool) {
         eventually("all that is sealed goes from the WAL", sealed).await;
         assert_eq!(path.exists(), !gone, "life {life}");
         history.stop(log).await;
-        let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-            .await
-            .unwrap();
+        let report = history.checked().await;
         let kind = if gone { Kind::Missing } else { Kind::Damaged };
         let found: Vec<_> = report
             .findings
@@ -142,9 +137,7 @@ async fn an_inherited_object_is_lost(gone: bool) {
     eventually("what is sealed at last goes", || !path.exists()).await;
     assert_eq!(unreadable(&history, &log, 0).await, []);
     history.stop(log).await;
-    let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap();
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
 }
 
@@ -172,9 +165,7 @@ async fn entries_around_a_damaged_one_are_deleted() {
     }
     let (key, path) = object_of(&history, 0, 1);
     let harm = || {
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[600] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        harm(&path, 600);
     };
     tokio::time::sleep(Duration::from_millis(500)).await;
     harm();
@@ -219,10 +210,7 @@ async fn a_large_batch_comes_back_with_its_object() {
     let (key, path) = object_of(&history, 0, 1);
     // In its first block and in its last.
     for at in [600, 1_500_000] {
-        let sound = std::fs::read(&path).unwrap();
-        let mut harmed = sound.clone();
-        harmed[at] ^= 1;
-        std::fs::write(&path, harmed).unwrap();
+        let sound = harm(&path, at);
         let log = history.start().await;
         history.append(&log, 0, 1).await;
         seal(&log).await;
@@ -267,10 +255,7 @@ async fn compaction_waits_for_the_damaged_object() {
     }
     history.stop(log).await;
     let (_, path) = object_of(&history, 0, 1);
-    let sound = std::fs::read(&path).unwrap();
-    let mut harmed = sound.clone();
-    harmed[600] ^= 1;
-    std::fs::write(&path, harmed).unwrap();
+    let sound = harm(&path, 600);
     let log = start(&mut history).await;
     for number in 6..9 {
         let commit = history.append_batch(&log, 0, keyed(number)).await;
@@ -310,8 +295,6 @@ async fn compaction_waits_for_the_damaged_object() {
     seal(&log).await;
     eventually("what is compacted goes", || !path.exists()).await;
     history.stop(log).await;
-    let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap();
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
 }

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::{History, id, keys};
-use drumlin_log::check::{CheckOptions, check};
 use drumlin_log::{AppendError, AppendOptions, Log, ReadError};
 use drumlin_records::BatchHeader;
 
@@ -110,9 +109,7 @@ async fn a_leaf_is_lost(gone: bool) {
         }
         history.stop(log).await;
         if life % 3 == 0 {
-            let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-                .await
-                .unwrap();
+            let report = history.checked().await;
             assert!(report.findings.iter().any(|found| found.key == key), "{report}");
         }
     }
@@ -127,9 +124,7 @@ async fn a_leaf_is_lost(gone: bool) {
         is_whole(&history, &log, WRITTEN).await;
         history.stop(log).await;
     }
-    let report = check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap();
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
 }
 

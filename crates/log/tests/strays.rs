@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{History, TOPIC, id, keys};
-use drumlin_log::check::{CheckOptions, Report, check};
 use drumlin_log::{AppendOptions, CommitError, Log, PartitionConfig};
 use drumlin_records::{BatchBuilder, BatchHeader, Compression};
 
@@ -37,12 +36,6 @@ fn chain(history: &History) -> String {
 fn having(root: &Path, part: &str) -> Vec<String> {
     let all = keys(root).into_iter();
     all.filter(|key| key.contains(part)).collect()
-}
-
-async fn checked(history: &History) -> Report {
-    check(&history.env, &history.bucket, CheckOptions::default(), &|_| {})
-        .await
-        .unwrap()
 }
 
 /// A file where the folder of checkpoints' bodies should be: every round fails after its uploads.
@@ -109,7 +102,7 @@ async fn what_failed_rounds_uploaded_goes_without_a_restart() {
     })
     .await;
     history.stop(log).await;
-    let report = checked(&history).await;
+    let report = history.checked().await;
     // Superseded markers have a grace of their own.
     let waiting = report.waiting.iter().filter(|key| !key.contains("/checkpoint/"));
     assert!(
@@ -196,7 +189,7 @@ async fn what_a_checkpoint_in_doubt_names_stays() {
     history.stop(log).await;
     obstacle.take_away();
     taken.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    let report = checked(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}\nnamed {named:?}, left {left:?}");
     let log = history.start().await;
     let partition = log.partition(&id(0)).unwrap();
@@ -211,6 +204,6 @@ async fn what_a_checkpoint_in_doubt_names_stays() {
     history.append(&log, 1, 1).await;
     log.seal_now().await;
     history.stop(log).await;
-    let report = checked(&history).await;
+    let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
 }

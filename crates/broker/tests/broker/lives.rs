@@ -1,11 +1,21 @@
 //! Starts, stops and takeovers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use drumlin_broker::ExitReason;
+use drumlin_objects::object_store::memory::InMemory;
 use drumlin_wire::messages as m;
 
 use crate::harness::*;
+
+/// A start on what the life before left, if there was one.
+async fn next_life(store: Option<Arc<InMemory>>) -> Test {
+    match store {
+        Some(store) => Test::on(store, &[]).await,
+        None => Test::new(&[]).await,
+    }
+}
 
 async fn values(client: &mut Client, topic: &str) -> usize {
     let part = client.fetch(topic, 0, 0).await;
@@ -18,10 +28,7 @@ async fn what_was_acknowledged_outlives_the_process() {
     let mut store = None;
     let mut written = 0;
     for life in 0..5 {
-        let test = match store.take() {
-            Some(store) => Test::on(store, &[]).await,
-            None => Test::new(&[]).await,
-        };
+        let test = next_life(store.take()).await;
         let mut client = test.connect();
         if life == 0 {
             client.create("t", 1, &[]).await;
@@ -47,10 +54,7 @@ async fn the_metadata_does_not_grow_with_starts() {
     let mut store = None;
     let (mut written, mut most) = (0, 0);
     for life in 0..150 {
-        let test = match store.take() {
-            Some(store) => Test::on(store, &[]).await,
-            None => Test::new(&[]).await,
-        };
+        let test = next_life(store.take()).await;
         let mut client = test.connect();
         if life == 0 {
             client.create("t", 1, &[]).await;
@@ -93,10 +97,7 @@ async fn the_metadata_does_not_grow_with_starts() {
 async fn the_metadata_forgets_many_short_starts_at_once() {
     let mut store = None;
     for _ in 0..300 {
-        let test = match store.take() {
-            Some(store) => Test::on(store, &[]).await,
-            None => Test::new(&[]).await,
-        };
+        let test = next_life(store.take()).await;
         store = Some(test.kill());
     }
     let test = Test::on(store.unwrap(), &[]).await;

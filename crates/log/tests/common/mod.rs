@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use drumlin_log::check::{CheckOptions, Report, check};
 use drumlin_log::{
     AppendOptions, Commit, Identity, Log, LogOptions, PartitionConfig, PartitionSpec, Previous, TopicId,
     TopicPartition, recover,
@@ -202,12 +203,28 @@ impl History {
         log
     }
 
+    /// What `store check` finds in the bucket.
+    pub async fn checked(&self) -> Report {
+        check(&self.env, &self.bucket, CheckOptions::default(), &|_| {})
+            .await
+            .unwrap()
+    }
+
     pub async fn stop(&mut self, log: Log) {
         assert!(
             log.shutdown(tokio::time::Instant::now() + Duration::from_secs(10))
                 .await
         );
     }
+}
+
+/// Turns a bit of a file's byte at `at`; returns the file as it was.
+pub fn harm(path: &Path, at: usize) -> Vec<u8> {
+    let sound = std::fs::read(path).unwrap();
+    let mut harmed = sound.clone();
+    harmed[at] ^= 1;
+    std::fs::write(path, harmed).unwrap();
+    sound
 }
 
 /// All objects' keys.
