@@ -1,9 +1,10 @@
-//! What the broker asks of the kernel before it acknowledges: write, fdatasync, the object's name (a rename that
-//! replaces nothing, or a link), fsync of the directory, and only then the answer.
+//! What the broker asks of the kernel before it acknowledges. A small WAL object: one write into a file of the journal,
+//! whose blocks are there already, and an fdatasync of it. A larger one: write, fdatasync, the object's name (a rename
+//! that replaces nothing, or a link), fsync of the directory. And only then the answer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drumlin_tests::broker::{Broker, Options, against_kafka};
 use drumlin_tests::client::Connection;
@@ -80,22 +81,22 @@ fn calls(trace: &Path) -> Vec<Call> {
     calls
 }
 
-fn produce(connection: &mut Connection, round: usize) {
-    let value = format!("record-that-must-last-{round:04}");
+fn produce(connection: &mut Connection, round: usize, bytes: usize) {
+    let mut value = format!("record-that-must-last-{round:04}");
+    value.extend(std::iter::repeat_n('x', bytes));
     let (error, _) = connection
         .produce(TOPIC, 0, value.as_bytes(), 10_000)
         .expect("an answer");
     assert_eq!(error, 0);
 }
 
-#[test]
-fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
-    if against_kafka() {
-        return; // It acknowledges before it writes to disk.
-    }
-    let scratch = Scratch::new("power").expect("a folder");
+/// The calls of a broker that takes [`ROUNDS`] batches of that size, one after another, and is killed.
+fn traced(scratch: &Scratch, bytes: usize, settings: &[(&str, &str)]) -> Vec<Call> {
     let trace = scratch.join("trace");
     let mut options = Options::local(&scratch.join("broker"));
+    for (key, value) in settings {
+        options = options.set(key, value);
+    }
     options.under = ["strace", "-f", "-ttt", "-T", "-y", "-s", "96", "-e", CALLS, "-o"]
         .map(str::to_owned)
         .to_vec();
@@ -104,7 +105,14 @@ fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
     let mut connection =
         Connection::open(&broker.bootstrap(), Duration::from_secs(30)).expect("a connection");
     connection.create_topic(TOPIC, 1, &[]).expect("a topic");
-    (0..ROUNDS).for_each(|round| produce(&mut connection, round));
+    let journal = scratch.join("broker/store/.journal");
+    // It is made beside the start; until then, and beyond its bounds, objects have files.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !journal.join("0000").exists() {
+        assert!(Instant::now() < deadline, "no journal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (0..ROUNDS).for_each(|round| produce(&mut connection, round, bytes));
     // strace writes out what it has and ends when the broker does.
     let strace = broker.process().expect("it runs").id();
     let children =
@@ -119,15 +127,72 @@ fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
         .expect("it runs")
         .wait(Duration::from_secs(20))
         .expect("strace ends");
+    calls(&trace)
+}
 
-    let calls = calls(&trace);
+/// An answer names the topic, and nothing else goes out on a socket meanwhile.
+fn is_answer(call: &Call) -> bool {
+    call.is(&["write", "writev", "sendto", "sendmsg"])
+        && (call.text.contains("<socket:") || call.text.contains("<TCP"))
+        && call.text.contains(TOPIC)
+}
+
+const WRITES: [&str; 5] = ["write", "pwrite64", "pwritev", "pwritev2", "writev"];
+
+#[test]
+fn an_ack_of_a_small_batch_follows_write_and_fdatasync_in_the_journal() {
+    if against_kafka() {
+        return; // It acknowledges before it writes to disk.
+    }
+    let scratch = Scratch::new("power-journal").expect("a folder");
+    let calls = traced(&scratch, 10, &[]);
+    let journal = format!("{}/.journal/", scratch.join("broker/store").display());
+    // An object's record; the header of a file is its first block.
+    let records: Vec<&Call> = calls
+        .iter()
+        .filter(|c| c.is(&WRITES) && c.text.contains(&journal) && !c.text.contains("new>"))
+        .filter(|c| c.text.contains("DRMJDATA"))
+        .collect();
+    assert!(
+        records.len() >= ROUNDS - 1,
+        "{} records for {ROUNDS} batches",
+        records.len()
+    );
+    let mut shown = 0;
+    for record in records {
+        let file = record.text.split(['<', '>']).nth(1).expect("its file");
+        let synced = calls
+            .iter()
+            .filter(|c| c.is(&["fdatasync"]) && c.text.contains(&format!("<{file}>")))
+            .find(|c| c.begun >= record.ended);
+        let synced = synced.unwrap_or_else(|| panic!("no fdatasync of {file} after {}", record.text));
+        // One batch at a time is in flight: the first answer after the write is its acknowledgement.
+        if let Some(ack) = calls
+            .iter()
+            .filter(|c| is_answer(c))
+            .find(|c| c.begun > record.begun)
+        {
+            assert!(
+                ack.begun >= synced.ended,
+                "acknowledged before the journal was synced: {}",
+                ack.text
+            );
+            shown += 1;
+        }
+    }
+    assert!(shown >= ROUNDS - 1, "only {shown} acknowledgements were found");
+}
+
+#[test]
+fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
+    if against_kafka() {
+        return; // It acknowledges before it writes to disk.
+    }
+    let scratch = Scratch::new("power").expect("a folder");
+    // Too large for the journal.
+    let calls = traced(&scratch, 2 << 20, &[("message.max.bytes", "4194304")]);
+
     let store = format!("{}/wal/", scratch.join("broker/store").display());
-    // An answer names the topic, and nothing else goes out on a socket meanwhile.
-    let socket = |c: &Call| {
-        c.is(&["write", "writev", "sendto", "sendmsg"])
-            && (c.text.contains("<socket:") || c.text.contains("<TCP"))
-            && c.text.contains(TOPIC)
-    };
     let links: Vec<&Call> = calls
         .iter()
         .filter(|c| c.is(&["link", "linkat"]) || c.is(&["renameat2"]) && c.text.contains("NOREPLACE"))
@@ -156,10 +221,7 @@ fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
             .filter(before)
             .rfind(|c| c.is(&["fdatasync", "fsync"]));
         let synced = synced.unwrap_or_else(|| panic!("no fdatasync of {from} before {}", link.text));
-        let writes = calls
-            .iter()
-            .filter(of_file)
-            .filter(|c| c.is(&["write", "pwrite64", "pwritev", "pwritev2", "writev"]));
+        let writes = calls.iter().filter(of_file).filter(|c| c.is(&WRITES));
         let last_write = writes.map(|c| c.ended).fold(0.0, f64::max);
         assert!(last_write > 0.0, "no write to {from}");
         assert!(
@@ -171,7 +233,11 @@ fn an_ack_follows_write_fdatasync_name_and_directory_fsync() {
         let dir_synced = calls.iter().filter(of_dir).find(|c| c.begun >= link.ended);
         let dir_synced = dir_synced.unwrap_or_else(|| panic!("no fsync of {dir} after {}", link.text));
         // One batch at a time is in flight: the first answer after the link is its acknowledgement.
-        if let Some(ack) = calls.iter().filter(|c| socket(c)).find(|c| c.begun > link.begun) {
+        if let Some(ack) = calls
+            .iter()
+            .filter(|c| is_answer(c))
+            .find(|c| c.begun > link.begun)
+        {
             assert!(
                 ack.begun >= dir_synced.ended,
                 "acknowledged before the directory was synced: {}",

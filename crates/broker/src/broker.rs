@@ -273,6 +273,12 @@ impl Broker {
         }
         let _ = tokio::time::timeout_at(deadline, self.shared.metadata.close()).await;
         let _ = tokio::time::timeout_at(deadline, self.cache.close()).await;
+        // A local directory is one that any tool can copy then. Without that, nothing is lost.
+        match tokio::time::timeout_at(deadline, self.shared.bucket.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the directory's journal could not be emptied"),
+            Err(_) => debug!("no time was left to empty the directory's journal"),
+        }
         flushed && answered
     }
 

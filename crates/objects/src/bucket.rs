@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::env::Env;
 use crate::error::{LockError, OpenError, PutNewError, StoreError};
-use crate::local::{LocalStore, LockGuard, Settle};
+use crate::local::{Brief, LocalStore, LockGuard, Settle};
 use crate::powercut::PowerCutStore;
 use crate::stats::{Operation, Reason, StoreStats};
 
@@ -225,13 +225,28 @@ impl Bucket {
         }
     }
 
+    /// Gives every object of a local directory a file of its own, so that any tool can copy it: to be called when
+    /// nothing is put any more, before the lock is given back. On other stores there is nothing to do.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let Some(local) = &self.shared.local else {
+            return Ok(());
+        };
+        local
+            .close()
+            .await
+            .map_err(|error| StoreError::read("close", "", error))
+    }
+
     /// Puts a new object: ONE attempt, atomic put-if-absent. Durable when it returns `Ok`.
     pub async fn put_new(&self, key: &str, body: Bytes, why: Reason) -> Result<(), PutNewError> {
         let path = path_of(Operation::PutNew, key)?;
-        let options = PutOptions {
+        let mut options = PutOptions {
             mode: PutMode::Create,
             ..PutOptions::default()
         };
+        if why == Reason::Wal && self.kind() == BucketKind::Local {
+            options.extensions.insert(Brief);
+        }
         let size = body.len() as u64;
         let work = self
             .shared

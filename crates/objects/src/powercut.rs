@@ -2,9 +2,12 @@
 //!
 //! It follows the order of [`crate::local`]: the bytes are durable before the name is given, the name only after
 //! the directory's fsync. Between these steps a killed process finds everything in the page cache; a power cut
-//! keeps any subset of the names that were given, or taken away, since the directory's last fsync. Two options
-//! leave a step out, to show that a simulation finds it.
+//! keeps any subset of the names that were given, or taken away, since the directory's last fsync. Brief objects lie
+//! in the journal: durable and seen at the same time; a power cut keeps any of those that were being written; one
+//! that was deleted may come back after a kill for a moment, and after a power cut until a later put is durable.
+//! Two options leave a step out, to show that a simulation finds it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -21,9 +24,9 @@ use object_store::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::local::Settle;
+use crate::local::{Brief, Settle, WRITE_DOWN};
 
 /// How it differs from the real thing.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +35,8 @@ pub struct PowerCutOptions {
     pub step: Duration,
     /// Broken: a put answers before the directory is fsynced.
     pub skip_directory_fsync: bool,
-    /// Broken: a put gives the name before the bytes are durable. A name that survives a cut may have a part of them.
+    /// Broken: a put gives the name, or answers, before the bytes are durable. A file that survives a cut may have a
+    /// part of them; what is in the journal is there or not.
     pub skip_data_sync: bool,
 }
 
@@ -59,6 +63,12 @@ struct State {
     pending: Vec<(Path, Option<Bytes>)>,
     /// Names whose bytes were never synced; only ever with `skip_data_sync`.
     unsynced: BTreeSet<Path>,
+    /// Names in the journal.
+    journal: BTreeSet<Path>,
+    /// Records that are written and not synced.
+    written: BTreeMap<Path, Bytes>,
+    /// Names deleted from the journal, and when; the disk has them still.
+    deleted: Vec<(Path, Instant)>,
     lost: u64,
 }
 
@@ -71,6 +81,9 @@ impl PowerCutStore {
             disk: BTreeMap::new(),
             pending: Vec::new(),
             unsynced: BTreeSet::new(),
+            journal: BTreeSet::new(),
+            written: BTreeMap::new(),
+            deleted: Vec::new(),
             lost: 0,
         };
         Self {
@@ -103,6 +116,20 @@ impl PowerCutStore {
                     None => drop(state.disk.remove(&name)),
                 }
             }
+            for (name, bytes) in std::mem::take(&mut state.written) {
+                if state.rng.random::<bool>() {
+                    state.journal.insert(name.clone());
+                    state.disk.entry(name).or_insert(bytes);
+                }
+            }
+            for (name, _) in std::mem::take(&mut state.deleted) {
+                if state.rng.random::<bool>() {
+                    lost += 1;
+                    state.journal.insert(name);
+                } else {
+                    state.disk.remove(&name);
+                }
+            }
             for name in std::mem::take(&mut state.unsynced) {
                 let Some(length) = state.disk.get(&name).map(Bytes::len) else {
                     continue;
@@ -125,6 +152,32 @@ impl PowerCutStore {
             let _ = seen.put(&name, bytes.into()).await;
         }
         lost
+    }
+
+    /// The process is killed: of the journal's deletions those of the last moment were not written down. Returns how
+    /// many names came back.
+    pub fn process_killed(&self) -> u64 {
+        let mut back = Vec::new();
+        {
+            let mut state = self.state();
+            for (name, at) in std::mem::take(&mut state.deleted) {
+                if at.elapsed() < WRITE_DOWN
+                    && state.rng.random::<bool>()
+                    && let Some(bytes) = state.disk.get(&name).cloned()
+                {
+                    state.journal.insert(name.clone());
+                    back.push((name, bytes));
+                } else {
+                    state.deleted.push((name, at));
+                }
+            }
+        }
+        let count = back.len() as u64;
+        for (name, bytes) in back {
+            // Memory neither waits nor fails.
+            let _ = self.shared.seen.put(&name, bytes.into()).now_or_never();
+        }
+        count
     }
 
     /// How many names power cuts have undone so far.
@@ -160,7 +213,53 @@ impl PowerCutStore {
         }
     }
 
+    /// One write and one fdatasync; another put of the name waits.
+    async fn put_in_journal(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let cuts = self.state().cuts;
+        let bytes: Bytes = payload.iter().flat_map(|chunk| chunk.iter().copied()).collect();
+        loop {
+            if let Ok(there) = self.shared.seen.head(location).await {
+                return Err(Error::AlreadyExists {
+                    path: there.location.to_string(),
+                    source: "there is one".into(),
+                });
+            }
+            if let Entry::Vacant(free) = self.state().written.entry(location.clone()) {
+                free.insert(bytes.clone());
+                break;
+            }
+            sleep(Duration::from_micros(50)).await;
+        }
+        self.step(cuts).await;
+        {
+            let mut state = self.state();
+            state.journal.insert(location.clone());
+            if !self.shared.options.skip_data_sync {
+                state.written.remove(location);
+                state.disk.insert(location.clone(), bytes);
+            }
+            for (name, at) in std::mem::take(&mut state.deleted) {
+                if at.elapsed() < WRITE_DOWN {
+                    state.deleted.push((name, at));
+                } else {
+                    state.disk.remove(&name);
+                }
+            }
+        }
+        let result = self.shared.seen.put_opts(location, payload, opts).await;
+        self.step(cuts).await;
+        result
+    }
+
     async fn put_in_task(self, location: Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if opts.extensions.get::<Brief>().is_some() {
+            return self.put_in_journal(&location, payload, opts).await;
+        }
         let cuts = self.state().cuts;
         // Write and fdatasync of the temporary file: nothing to see yet.
         self.step(cuts).await;
@@ -245,7 +344,13 @@ impl ObjectStore for PowerCutStore {
                 async move {
                     store.shared.seen.head(&location).await?;
                     store.shared.seen.delete(&location).await?;
-                    store.state().pending.push((location.clone(), None));
+                    let mut state = store.state();
+                    if state.journal.remove(&location) {
+                        state.deleted.push((location.clone(), Instant::now()));
+                    } else {
+                        state.pending.push((location.clone(), None));
+                    }
+                    drop(state);
                     Ok(location)
                 }
             })

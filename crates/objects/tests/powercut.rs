@@ -70,11 +70,13 @@ async fn live(env: &Env, bucket: &Bucket, name: &ChainName, until: Duration) -> 
         .collect()
 }
 
-/// Lives and deaths of one seed; an error tells of something committed that is gone.
-async fn run(seed: u64, options: PowerCutOptions) -> Result<u64, String> {
+/// Lives and deaths of one seed: how many names power cuts and kills undid. An error tells of something committed
+/// that is gone.
+async fn run(seed: u64, options: PowerCutOptions) -> Result<(u64, u64), String> {
     let store = PowerCutStore::new(seed, options);
     let faulty = FaultStore::new(Arc::new(store.clone()), seed);
     let rng = Env::simulated(seed ^ 1, 0);
+    let mut back = 0;
     for life in 0..LIVES {
         let env = Env::simulated(seed.wrapping_add(life), 0);
         let options = BucketOptions {
@@ -100,12 +102,13 @@ async fn run(seed: u64, options: PowerCutOptions) -> Result<u64, String> {
         faulty.set(Faults::none());
         if rng.random_u64().is_multiple_of(2) {
             store.power_cut().await;
+        } else {
+            back += store.process_killed();
         }
         let env = Env::simulated(seed.wrapping_add(1000 + life), 0);
         let bucket = Bucket::from_modelled(Arc::new(faulty.clone()), &store, &env, BucketOptions::default());
-        let fenced = chain::fence(&env, &bucket, &name, 2, b"", Reason::Recovery)
-            .await
-            .unwrap();
+        let fenced = chain::fence(&env, &bucket, &name, 2, b"", Reason::Recovery).await;
+        let fenced = fenced.map_err(|error| format!("seed {seed}: {error}"))?;
         let from = fenced.checkpoint.map_or(1, |checkpoint| checkpoint.covers_below);
         for (slot, bytes) in committed.range(from..) {
             if *slot >= fenced.end {
@@ -120,7 +123,7 @@ async fn run(seed: u64, options: PowerCutOptions) -> Result<u64, String> {
             }
         }
     }
-    Ok(store.lost())
+    Ok((store.lost(), back))
 }
 
 fn step() -> PowerCutOptions {
@@ -132,13 +135,14 @@ fn step() -> PowerCutOptions {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_committed_survives_kills_and_power_cuts() {
-    let (first, mut lost) = (seed(), 0);
+    let (first, mut lost, mut back) = (seed(), 0, 0);
     println!("DRUMLIN_SEED={first}");
     for seed in first..first + 30 {
-        lost += run(seed, step()).await.unwrap();
+        let (by_cuts, by_kills) = run(seed, step()).await.unwrap();
+        (lost, back) = (lost + by_cuts, back + by_kills);
     }
-    println!("30 seeds, {LIVES} lives each, {lost} names undone by power cuts");
-    assert!(lost > 0, "the cuts hit nothing");
+    println!("30 seeds, {LIVES} lives each, {lost} names undone by power cuts, {back} by kills");
+    assert!(lost > 0 && back > 0, "the cuts or the kills hit nothing");
 }
 
 async fn is_caught(what: &str, options: PowerCutOptions) {

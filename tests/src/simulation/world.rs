@@ -323,6 +323,10 @@ impl World {
 
     fn kill(&self, node: &Arc<Node>) {
         node.env.kill();
+        if let Some(model) = &self.modelled {
+            self.trace
+                .count_by("deletions undone by kills", model.process_killed());
+        }
         let mut state = lock(&self.state);
         state.running.retain(|other| !Arc::ptr_eq(other, node));
         if state

@@ -24,7 +24,7 @@ use super::aligned::{Aligned, BLOCK, is_aligned};
 use crate::error::LocalFailure;
 
 /// A body up to this is copied into the scratch and written at once.
-const SMALL: usize = 64 << 10;
+pub(super) const SMALL: usize = 64 << 10;
 /// The scratch for larger bodies that are not aligned.
 const SCRATCH: usize = 1 << 20;
 
@@ -287,7 +287,7 @@ pub(super) fn fsync_dir(dir: &Path) -> Result<(), LocalFailure> {
 }
 
 /// ENOSPC at fdatasync (delayed allocation) loses the temporary file only: nothing was named yet.
-fn sync_failure(error: io::Error) -> LocalFailure {
+pub(super) fn sync_failure(error: io::Error) -> LocalFailure {
     match LocalFailure::from(error) {
         LocalFailure::Io(error) => LocalFailure::Fsync(error),
         other => other,

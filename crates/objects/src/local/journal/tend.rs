@@ -1,0 +1,188 @@
+//! What is done beside the puts: making files before they are needed, emptying those with remnants, giving back space.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::OFlags;
+
+use super::super::aligned::Aligned;
+use super::super::write::fsync_dir;
+use super::record::FILE_BYTES;
+use super::*;
+
+/// Of a file that is being made.
+const UNFINISHED: &str = "new";
+
+impl Journal {
+    /// Whether [`Journal::tend`] has something to do; says so once.
+    pub(in crate::local) fn wants_tending(&self) -> bool {
+        self.writes && self.wants_file.swap(false, Ordering::Relaxed)
+    }
+
+    /// Makes a file more, or empties one with remnants: `give_file` puts an object into a file of its own, durably,
+    /// unless there is one. `tag` is random.
+    pub(in crate::local) fn tend(
+        &self,
+        tag: [u8; 16],
+        give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
+    ) -> Result<(), LocalFailure> {
+        let (number, first) = {
+            let mut state = self.lock();
+            let active = state.active;
+            let spare = |(number, file): (&u32, &JournalFile)| active != Some(*number) && file.is_free();
+            let late = state.grow_after.is_none_or(|after| Instant::now() >= after);
+            if state.closed || state.growing || !late || state.files.iter().any(spare) {
+                return Ok(());
+            }
+            state.growing = true;
+            let unused = (0..).find(|number| !state.files.contains_key(number));
+            let room = state.files.len() < MAX_FILES;
+            (unused.filter(|_| room), state.files.is_empty())
+        };
+        let outcome = match number {
+            Some(number) => self
+                .make_file(number, tag, first)
+                .map(|file| Some((number, file))),
+            None => self.empty_remnants(give_file).map(|()| None),
+        };
+        let mut state = self.lock();
+        state.growing = false;
+        match outcome {
+            Ok(None) => {}
+            Ok(Some((number, file))) => {
+                state.files.insert(number, file);
+            }
+            Err(failure) => {
+                state.grow_after = Some(Instant::now() + GROW_AGAIN);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file whose blocks are all written, and durable as such: later writes change nothing of the file system's own.
+    fn make_file(&self, number: u32, tag: [u8; 16], first: bool) -> Result<JournalFile, LocalFailure> {
+        fs::create_dir_all(&self.dir)?;
+        if let (true, Some(root)) = (first, self.dir.parent()) {
+            fsync_dir(root)?;
+        }
+        let path = self.dir.join(format!("{number:04}"));
+        let unfinished = path.with_extension(UNFINISHED);
+        let made = self.fill(&unfinished, tag).and_then(|header| {
+            fs::rename(&unfinished, &path)?;
+            fsync_dir(&self.dir)?;
+            Ok(header)
+        });
+        let header = made.inspect_err(|_| {
+            // What stays is litter, and is written over by the next attempt.
+            let _ = fs::remove_file(&unfinished);
+        })?;
+        Ok(JournalFile {
+            writes: Some(Arc::new(open_for_writes(&path, true)?)),
+            reads: Arc::new(File::open(&path)?),
+            path,
+            header,
+            next: FILE_BLOCKS,
+            live: 0,
+            live_bytes: 0,
+            in_flight: 0,
+            failed: false,
+            changes: 0,
+            disk: Arc::default(),
+        })
+    }
+
+    fn fill(&self, path: &Path, tag: [u8; 16]) -> Result<FileHeader, LocalFailure> {
+        let header = FileHeader {
+            tag,
+            generation: 0,
+            end: 1,
+            dead: Dead::none(),
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(path)?;
+        let mut zeros = Aligned::new(FILE_BYTES as usize / 8);
+        for part in 0..8 {
+            file.write_all_at(zeros.as_mut(), part * FILE_BYTES / 8)?;
+        }
+        file.write_all_at(header.encode().as_mut(), 0)?;
+        file.sync_all().map_err(LocalFailure::Fsync)?;
+        Ok(header)
+    }
+
+    /// Gives files of their own to what is left in journal files that are nearly empty.
+    fn empty_remnants(
+        &self,
+        give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
+    ) -> Result<(), LocalFailure> {
+        let remnants: Vec<u32> = {
+            let state = self.lock();
+            let nearly = |(number, file): &(&u32, &JournalFile)| {
+                state.active != Some(**number) && file.in_flight == 0 && file.live_bytes <= REMNANT
+            };
+            state
+                .files
+                .iter()
+                .filter(nearly)
+                .map(|(number, _)| *number)
+                .collect()
+        };
+        self.empty(|found| remnants.contains(&found.file), give_file)
+    }
+
+    fn empty(
+        &self,
+        which: impl Fn(&Found) -> bool,
+        give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
+    ) -> Result<(), LocalFailure> {
+        let moving = self.list("").into_iter().filter(|(_, found)| which(found));
+        for (key, _) in moving.collect::<Vec<_>>() {
+            // Nobody puts or deletes it meanwhile.
+            let held = self.hold(&key);
+            let Some(found) = self.find(&key) else { continue };
+            if let Some(bytes) = self.read(&key, &found, 0..found.length)? {
+                give_file(&key, bytes)?;
+                self.delete(&held);
+            }
+        }
+        self.write_headers()?;
+        Ok(())
+    }
+
+    /// Ends the journal: every object gets a file of its own, and the directory is one that any tool can copy.
+    pub(in crate::local) fn close(
+        &self,
+        give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
+    ) -> Result<(), LocalFailure> {
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            state.active = None;
+        }
+        self.empty(|_| true, give_file)
+    }
+
+    /// Removes the files that were not wanted since the last call, but for one.
+    pub(in crate::local) fn release(&self) {
+        let mut state = self.lock();
+        let active = state.active;
+        let free = |(number, file): (&u32, &JournalFile)| {
+            (active != Some(*number) && file.is_free()).then_some(*number)
+        };
+        let free: Vec<u32> = state.files.iter().filter_map(free).collect();
+        let excess = state
+            .spare
+            .min(free.len())
+            .min(state.files.len().saturating_sub(1));
+        for number in free.iter().rev().take(excess) {
+            if let Some(file) = state.files.remove(number) {
+                let _ = fs::remove_file(file.path);
+            }
+        }
+        state.spare = free.len() - excess;
+    }
+}
