@@ -1,4 +1,4 @@
-//! Object stores as tests need them: a folder, MinIO, SeaweedFS.
+//! Object stores as tests need them: a folder, MinIO, SeaweedFS, Azurite.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -261,6 +261,83 @@ impl Seaweed {
     /// The server's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+}
+
+/// The account that Azurite has built in, and its key, as its documentation gives them.
+const AZURE_ACCOUNT: &str = "devstoreaccount1";
+const AZURE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Azurite, the emulator of Azure's blob storage, by npm.
+pub struct Azurite {
+    process: Process,
+    port: u16,
+}
+
+impl Azurite {
+    /// Starts it, with a container of the bucket's name; its data and log go below `dir`.
+    pub fn start(dir: &Path) -> anyhow::Result<Azurite> {
+        let port = ports::free()?;
+        let modules = cache::node_modules()?;
+        let mut command = Command::new("node");
+        command
+            .arg(modules.join("azurite/dist/src/blob/main.js"))
+            .arg("--location")
+            .arg(dir.join("azurite"))
+            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
+            // It knows fewer versions of the API than the library that asks, which wants nothing new.
+            .args(["--skipApiVersionCheck", "--silent", "--disableTelemetry"]);
+        let mut process = Process::start("azurite", command, &dir.join("azurite.log"))?;
+        process.wait_ready(START, |_| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        let azurite = Azurite { process, port };
+        let mut create = Command::new("node");
+        create
+            .arg(cache::repository().join("tests/clients/node/container.js"))
+            .args([azurite.endpoint().as_str(), AZURE_ACCOUNT, AZURE_KEY, BUCKET]);
+        process::run(create, Duration::from_secs(30)).context("cannot create the container in Azurite")?;
+        Ok(azurite)
+    }
+
+    fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}/{AZURE_ACCOUNT}", self.port)
+    }
+
+    /// The container, under `prefix`.
+    pub fn store(&self, prefix: &str) -> Azure {
+        Azure {
+            endpoint: self.endpoint(),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The server's process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// A prefix in the container of an [`Azurite`].
+#[derive(Clone)]
+pub struct Azure {
+    endpoint: String,
+    prefix: String,
+}
+
+impl Store for Azure {
+    fn url(&self) -> String {
+        format!("az://{BUCKET}/{}", self.prefix)
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        [
+            ("AZURE_STORAGE_ENDPOINT", self.endpoint.as_str()),
+            ("AZURE_ALLOW_HTTP", "true"),
+            ("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT),
+            ("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .to_vec()
     }
 }
 

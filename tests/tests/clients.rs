@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use drumlin_tests::broker::{Broker, Options};
+use drumlin_tests::broker::{Broker, Options, against_kafka};
+use drumlin_tests::process;
 use drumlin_tests::scratch::Scratch;
 use drumlin_tests::scripts::{At, Client, Offsets};
-use drumlin_tests::stores::{Minio, Seaweed};
+use drumlin_tests::stores::{Azurite, Minio, Seaweed};
 use drumlin_tests::tools;
 
 const LINES: usize = 1000;
@@ -145,6 +146,32 @@ fn some_clients_on_seaweedfs() {
     options.patience = Duration::from_secs(480);
     let broker = Broker::start(options).expect("a broker");
     all_write_all_read(&broker, &scratch, &WRITERS[..3], &[Client::Confluent]);
+}
+
+/// Azure's blob storage, as far as its emulator goes: clients, and what a killed broker left.
+#[test]
+fn some_clients_on_azurite() {
+    let scratch = Scratch::new("clients-azurite").expect("a folder");
+    let azurite = Azurite::start(scratch.path()).expect("azurite");
+    let options = Options::on(&scratch.join("broker"), azurite.store("clients"));
+    let mut broker = Broker::start(options).expect("a broker");
+    all_write_all_read(&broker, &scratch, &WRITERS[..2], &[Client::Confluent]);
+    if against_kafka() {
+        return;
+    }
+    let file = scratch.join("lines");
+    std::fs::write(&file, "one\ntwo\nthree\n").expect("a file");
+    let file = file.display().to_string();
+    tools::kcat(&broker.bootstrap(), &["-P", "-t", "kept", "-p", "0", "-l", &file]).expect("kcat produces");
+    broker.kill9().expect("killed");
+    std::fs::remove_dir_all(broker.cache_dir()).expect("the cache");
+    broker.restart().expect("it starts");
+    let read = tools::kcat(&broker.bootstrap(), &["-C", "-q", "-e", "-t", "kept", "-p", "0"]);
+    assert_eq!(read.expect("kcat consumes").stdout, "one\ntwo\nthree\n");
+    broker.terminate().expect("it stops");
+    let check = broker.command_of(&["store", "check"]).expect("a command");
+    let told = process::run_any(check, Duration::from_secs(120)).expect("store check");
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
 }
 
 /// kcat's own ways: metadata, keys and headers, look-up by time, the tail, an offset before the end.

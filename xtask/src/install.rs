@@ -61,7 +61,7 @@ const LANES: &[&[Step]] = &[
         },
         Step {
             name: "node",
-            what: "Node clients, by npm (tests/clients/node)",
+            what: "Node clients and Azurite, by npm (tests/clients/node)",
             present: node_present,
             install: node,
         },

@@ -183,6 +183,7 @@ impl Journal {
             wants_file: AtomicBool::new(false),
         };
         if writes {
+            tend::clear_unfinished(dir);
             journal.settle_all()?;
         }
         Ok(journal)

@@ -13,6 +13,20 @@ use super::*;
 /// Of a file that is being made.
 const UNFINISHED: &str = "new";
 
+/// Removes what an earlier process did not finish.
+pub(super) fn clear_unfinished(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == UNFINISHED)
+        {
+            // What stays is only litter.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl Journal {
     /// Whether [`Journal::tend`] has something to do; says so once.
     pub(in crate::local) fn wants_tending(&self) -> bool {
@@ -74,7 +88,7 @@ impl Journal {
             Ok(header)
         });
         let header = made.inspect_err(|_| {
-            // What stays is litter, and is written over by the next attempt.
+            // What stays is only litter.
             let _ = fs::remove_file(&unfinished);
         })?;
         Ok(JournalFile {
@@ -131,6 +145,11 @@ impl Journal {
                 .map(|(number, _)| *number)
                 .collect()
         };
+        if remnants.is_empty() {
+            // What there is, is wanted: puts go the longer way, and need not ask again at once.
+            self.lock().grow_after = Some(Instant::now() + GROW_AGAIN / 10);
+            return Ok(());
+        }
         self.empty(|found| remnants.contains(&found.file), give_file)
     }
 
