@@ -50,6 +50,8 @@ pub(crate) struct Sealed {
     pub spans: Vec<Arc<Span>>,
     /// Compaction has seen all records below this offset; 0: none.
     pub cleaned_to: i64,
+    /// Compaction has dropped tombstones below this offset, and none from it on; 0: none. It never goes back.
+    pub tombstones_from: i64,
 }
 
 impl Sealed {
@@ -174,6 +176,13 @@ impl Partition {
     /// The first offset that the log holds.
     pub fn log_start_offset(&self) -> i64 {
         self.lock().log_start
+    }
+
+    /// Compaction has dropped tombstones below this offset, and none from it on; 0: none at all. It never goes back,
+    /// and becomes true with the very commit that drops them: whoever knows what the log held below an offset knows
+    /// what it holds now by reading on from there, if that offset is not below this one.
+    pub fn tombstones_from(&self) -> i64 {
+        self.lock().sealed.tombstones_from
     }
 
     /// The offset that the next record gets.
@@ -328,6 +337,7 @@ impl Inner {
             log_start: self.log_start,
             log_end: self.high_watermark,
             cleaned_to: sealed.cleaned_to,
+            tombstones_from: sealed.tombstones_from,
             epochs: self.epochs.clone(),
             producers: self.producers.committed(self.high_watermark),
             manifest: sealed.manifest.clone(),

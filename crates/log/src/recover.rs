@@ -504,6 +504,7 @@ async fn load_partition(
     let mut sealed = Sealed {
         manifest: state.manifest.clone(),
         cleaned_to: state.cleaned_to,
+        tombstones_from: state.tombstones_from,
         ..Sealed::default()
     };
     let mut broken = None;

@@ -19,8 +19,11 @@ use crate::types::{TopicId, TopicPartition};
 const ROOT_MAGIC: [u8; 4] = *b"DRCK";
 const LEAF_MAGIC: [u8; 4] = *b"DRCL";
 const VERSION: u8 = 1;
-/// Leaves only, and only where a partition was compacted: where that ended, and flags of segments.
+/// Leaves only, and only where a partition was compacted: where that ended, and flags of segments. Read, and no longer
+/// written: it does not say which tombstones were dropped.
 const VERSION_CLEANED: u8 = 2;
+/// Says it.
+const VERSION_TOMBSTONES: u8 = 3;
 
 /// What a root says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(crate) struct PartitionState {
     pub log_end: i64,
     /// Compaction has seen all records below this offset; 0: none.
     pub cleaned_to: i64,
+    /// Compaction has dropped tombstones below this offset, and none from it on; 0: none.
+    pub tombstones_from: i64,
     pub epochs: Vec<(i32, i64)>,
     pub producers: Vec<StoredProducer>,
     pub manifest: Option<ManifestRef>,
@@ -104,6 +109,7 @@ impl PartitionState {
             log_start: 0,
             log_end: 0,
             cleaned_to: 0,
+            tombstones_from: 0,
             epochs: Vec::new(),
             producers: Vec::new(),
             manifest: None,
@@ -192,6 +198,15 @@ impl<'a> Names<'a> {
 }
 
 pub(crate) fn encode_state_leaf(partitions: &[PartitionState]) -> Vec<u8> {
+    let cleaned = partitions.iter().any(|partition| partition.cleaned_to > 0);
+    let version = match version_of(partitions.iter().flat_map(|partition| &partition.segments)) {
+        VERSION if !cleaned => VERSION,
+        _ => VERSION_TOMBSTONES,
+    };
+    encode_leaf(partitions, version)
+}
+
+fn encode_leaf(partitions: &[PartitionState], version: u8) -> Vec<u8> {
     let mut names = Names::default();
     for partition in partitions {
         partition.names().for_each(|name| names.add(name));
@@ -199,11 +214,6 @@ pub(crate) fn encode_state_leaf(partitions: &[PartitionState]) -> Vec<u8> {
             names.add(&manifest.key);
         }
     }
-    let cleaned = partitions.iter().any(|partition| partition.cleaned_to > 0);
-    let version = match version_of(partitions.iter().flat_map(|partition| &partition.segments)) {
-        VERSION if !cleaned => VERSION,
-        _ => VERSION_CLEANED,
-    };
     let mut out = Encoder::framed(LEAF_MAGIC, version);
     out.len(names.list.len());
     names.list.iter().for_each(|name| out.str(name));
@@ -221,6 +231,9 @@ fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names
     out.uvar(partition.log_end as u64);
     if version >= VERSION_CLEANED {
         out.uvar(partition.cleaned_to as u64);
+    }
+    if version >= VERSION_TOMBSTONES {
+        out.uvar(partition.tombstones_from as u64);
     }
     out.len(partition.epochs.len());
     for (epoch, start) in &partition.epochs {
@@ -274,7 +287,7 @@ fn encode_partition(out: &mut Encoder, partition: &PartitionState, names: &Names
 }
 
 pub(crate) fn decode_state_leaf(bytes: &[u8]) -> Result<Vec<PartitionState>, FormatError> {
-    let (version, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "checkpoint leaf", VERSION_CLEANED)?;
+    let (version, mut input) = Decoder::framed(bytes, LEAF_MAGIC, "checkpoint leaf", VERSION_TOMBSTONES)?;
     let names: Vec<Arc<str>> = input.list(1, |input| Ok(input.str()?.into()))?;
     let partitions = input.list(26, |input| decode_partition(input, &names, version))?;
     input.finish()?;
@@ -300,6 +313,12 @@ fn decode_partition(
         input.offset()?
     } else {
         0
+    };
+    // It may have been any that a pass has seen.
+    let tombstones_from = if version >= VERSION_TOMBSTONES {
+        input.offset()?
+    } else {
+        cleaned_to
     };
     let epochs = input.list(2, |input| Ok((input.i32()?, input.offset()?)))?;
     let producers = input.list(4, |input| {
@@ -355,11 +374,15 @@ fn decode_partition(
     if cleaned_to > log_end {
         return Err(FormatError::Invalid("cleaned offset"));
     }
+    if tombstones_from > cleaned_to {
+        return Err(FormatError::Invalid("tombstones' offset"));
+    }
     Ok(PartitionState {
         id,
         log_start,
         log_end,
         cleaned_to,
+        tombstones_from,
         epochs,
         producers,
         manifest,

@@ -71,7 +71,6 @@ type SnapshotPut = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A snapshot that is taken and waits until it is committed.
 struct Taken {
     covers: i64,
-    at_ms: i64,
     bytes: Bytes,
 }
 
@@ -441,7 +440,6 @@ impl Driver {
         let bytes = shard.snapshot(self.end, epoch);
         (!bytes.is_empty()).then_some(Taken {
             covers: self.end,
-            at_ms: self.hub.env.now_ms(),
             bytes,
         })
     }
@@ -453,7 +451,7 @@ impl Driver {
             epoch: partition.leader_epoch(),
             incarnation: self.hub.incarnation,
         };
-        async move { snapshot::put(&hub, &partition, name, taken.at_ms, taken.bytes).await }
+        async move { snapshot::put(&hub, &partition, name, taken.bytes).await }
     }
 
     /// The broker stops: what was written is committed and answered, and the next start has less to replay.

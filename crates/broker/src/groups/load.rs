@@ -40,6 +40,8 @@ enum LoadError {
     Replay(#[from] ReplayError),
     #[error("records at offset {0} are missing")]
     Gap(i64),
+    #[error("compaction has dropped tombstones below offset {0} meanwhile")]
+    Compacted(i64),
 }
 
 /// Loads, for as long as it takes.
@@ -84,15 +86,24 @@ pub(super) async fn load(hub: Arc<Hub>, n: i32, partition: Arc<Partition>) -> Lo
 async fn try_load(hub: &Hub, n: i32, partition: &Arc<Partition>) -> Result<Loaded, LoadError> {
     let end = partition.high_watermark();
     let start = partition.log_start_offset();
+    let gone_below = partition.tombstones_from();
     let mut shard = None;
     if end - start >= REPLAY_ANYWAY {
-        shard = restore(hub, n, partition, start, end).await;
+        // A tombstone that it does not cover must still be there.
+        let oldest = gone_below.max(start + 1);
+        shard = restore(hub, n, partition, oldest, end).await;
     }
     let (mut shard, from) = match shard {
         Some((shard, info)) => (shard, info.covers),
         None => (new_shard(hub, n), start),
     };
     let replayed = replay(hub, partition, &mut shard, from, end).await?;
+    // One that went before replay came to it, while what it deletes was taken from the snapshot, or read before it went.
+    // Nobody appends here meanwhile, so that compaction soon has nothing more to do.
+    let gone_now = partition.tombstones_from();
+    if gone_now > gone_below.max(from) {
+        return Err(LoadError::Compacted(gone_now));
+    }
     Ok(Loaded { shard, end, replayed })
 }
 
@@ -102,17 +113,17 @@ fn new_shard(hub: &Hub, n: i32) -> Shard {
     shard
 }
 
-/// The newest snapshot that is sound and of this log's history.
+/// The newest snapshot that is sound, of this log's history, and covers neither less nor more than it may.
 async fn restore(
     hub: &Hub,
     n: i32,
     partition: &Partition,
-    start: i64,
+    oldest: i64,
     end: i64,
 ) -> Option<(Shard, SnapshotInfo)> {
     for name in snapshot::newest_first(hub, partition).await {
         // A committed (epoch, offset) names one record for ever (A5): one that is not of this log is of no use.
-        if name.offset <= start || name.offset > end {
+        if name.offset < oldest || name.offset > end {
             continue;
         }
         let Some(bytes) = snapshot::read(hub, partition, &name).await else {
@@ -155,15 +166,8 @@ async fn replay(
     let mut next = from;
     let mut records = 0;
     while next < end {
-        let read = match hub.log.read(partition, next, chunk, true).await {
-            Ok(read) => read,
-            // Compaction has moved the start up meanwhile.
-            Err(ReadError::OffsetOutOfRange { log_start, .. }) if log_start > next => {
-                next = log_start;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
+        // If the log's start has moved up meanwhile, tombstones of what was read may have gone: all of it again.
+        let read = hub.log.read(partition, next, chunk, true).await?;
         let before = next;
         for bytes in &read.records {
             for batch in iter_batches(bytes) {

@@ -29,7 +29,6 @@ pub mod topic;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drumlin_cluster::Image;
@@ -75,9 +74,6 @@ pub(crate) struct Hub {
     pub totals: Totals,
     /// What members of all groups hold.
     pub members: Arc<MemberMemory>,
-    delete_retention_ms: AtomicI64,
-    /// Snapshots taken until then, by the wall clock, are of no use.
-    stale_until_ms: AtomicI64,
     view: Mutex<Arc<View>>,
     config: Mutex<Arc<GroupsConfig>>,
 }
@@ -85,16 +81,6 @@ pub(crate) struct Hub {
 impl Hub {
     pub fn view(&self) -> Arc<View> {
         Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// `delete.retention.ms` of the topic: how long tombstones stay.
-    pub fn delete_retention_ms(&self) -> i64 {
-        self.delete_retention_ms.load(Ordering::Relaxed)
-    }
-
-    /// Snapshots taken until then, by the wall clock, are of no use.
-    pub fn stale_until_ms(&self) -> i64 {
-        self.stale_until_ms.load(Ordering::Relaxed)
     }
 
     pub fn config(&self) -> Arc<GroupsConfig> {
@@ -178,8 +164,6 @@ impl Groups {
                 loads: Semaphore::new(LOADS),
                 totals: Totals::default(),
                 members: Arc::default(),
-                delete_retention_ms: AtomicI64::new(0),
-                stale_until_ms: AtomicI64::new(i64::MIN),
                 view: Mutex::new(Arc::new(View::new(Arc::clone(image), 0))),
                 config: Mutex::new(Arc::new(config.groups.clone())),
             }),
@@ -213,18 +197,6 @@ impl Groups {
             return;
         }
         let known = topics.by_name(GROUP_METADATA_TOPIC);
-        if let Some(topic) = &known {
-            let retention = topic.config.delete_retention_ms;
-            let before = hub.delete_retention_ms.swap(retention, Ordering::Relaxed);
-            if retention < before {
-                // Tombstones may go sooner than a snapshot's age tells, even if the option is raised again.
-                hub.stale_until_ms.store(hub.env.now_ms(), Ordering::Relaxed);
-                for partition in topic.partitions.iter().flatten() {
-                    let forget = snapshot::forget(Arc::clone(hub), Arc::clone(partition));
-                    hub.env.spawn("stale-snapshots", forget);
-                }
-            }
-        }
         let led = known.iter().flat_map(|topic| &topic.partitions);
         let led: BTreeMap<i32, &Arc<Partition>> = (0..)
             .zip(led)

@@ -4,25 +4,18 @@
 //! all of that is committed (A3), and a reader that does not find one, or cannot use it, replays. So nothing names
 //! it, and which one is the newest is no question of safety.
 //!
-//! One more thing can make a snapshot wrong: a tombstone after its offset that compaction has dropped since. That takes
-//! `delete.retention.ms` at the least, so a snapshot is used for that long less [`MARGIN_MS`], by the time in its header;
-//! and when the option is lowered, snapshots from before are deleted ([`forget`]), lest it is raised again:
+//! One more thing can make a snapshot wrong: a tombstone at or after its offset that compaction has dropped since, so
+//! that replay does not meet it. The log says below which offset tombstones were ever dropped
+//! ([`Partition::tombstones_from`]), in the same commit that drops them, and for ever: a snapshot below that is never
+//! used again. No clock and no option is asked, and it does not matter who put it when. What is dropped while a shard
+//! is loading is [`load`](super::load)'s business.
 //!
-//! | field | bytes |
-//! | --- | --- |
-//! | magic `DGS1` | 4 |
-//! | when it was taken, Unix milliseconds | 8, big-endian |
-//! | CRC32C of the two | 4, big-endian |
-//! | the state, as `drumlin-coordinator` writes it | the rest |
+//! An object is the state as `drumlin-coordinator` writes it.
 //!
 //! Deletion (D3): only a leader deletes, only once a newer one of its own is durable, and only what carries an older
-//! epoch than its own or its own incarnation: never what a leader after it may have put. The newest two stay. Stale
-//! ones are of no use to anybody, and wait for no newer one.
+//! epoch than its own or its own incarnation: never what a leader after it may have put. The newest two stay.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use drumlin_coordinator::Topics;
 use drumlin_log::{Partition, SnapshotName, snapshot_prefix};
 use drumlin_objects::{PutNewError, Reason, StoreError};
@@ -39,45 +32,6 @@ const RECORDS_MIN: u64 = 10_000;
 const PER_LIVE: u64 = 4;
 /// At a clean stop the next start is near.
 const RECORDS_AT_STOP: u64 = 2_000;
-
-/// Clocks that are wrong by an hour or two, of this broker or of one before it, must not make a snapshot look young.
-const MARGIN_MS: i64 = 3 * 3_600_000;
-/// How often, and after which pause, the deletion of stale ones is tried again.
-const FORGET_TRIES: usize = 120;
-const FORGET_PAUSE: Duration = Duration::from_secs(5);
-const MAGIC: [u8; 4] = *b"DGS1";
-const HEADER: usize = 16;
-
-/// A snapshot as it is stored.
-fn frame(taken_ms: i64, state: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(HEADER + state.len());
-    out.put_slice(&MAGIC);
-    out.put_i64(taken_ms);
-    let crc = crc32c::crc32c(&out);
-    out.put_u32(crc);
-    out.put_slice(state);
-    out.freeze()
-}
-
-/// When it was taken, and the state; none where the header is not what was written.
-fn unframe(stored: &Bytes) -> Option<(i64, Bytes)> {
-    let (header, _) = stored.split_first_chunk::<HEADER>()?;
-    let (front, mut rest) = header.split_at(HEADER - 4);
-    if rest.get_u32() != crc32c::crc32c(front) {
-        return None;
-    }
-    let mut taken = front.strip_prefix(&MAGIC)?;
-    Some((taken.get_i64(), stored.slice(HEADER..)))
-}
-
-/// Whether no tombstone after a snapshot can have been dropped.
-fn young(taken_ms: i64, now_ms: i64, delete_retention_ms: i64, stale_until_ms: i64) -> bool {
-    if taken_ms <= stale_until_ms {
-        return false;
-    }
-    let age = now_ms.saturating_sub(taken_ms);
-    age >= -MARGIN_MS && age < delete_retention_ms.saturating_sub(MARGIN_MS)
-}
 
 /// Whether so many records since the last snapshot make one due.
 fn due(since: u64, live: u64) -> bool {
@@ -135,38 +89,11 @@ async fn list(hub: &Hub, partition: &Partition, why: Reason) -> Result<Vec<Snaps
     Ok(names)
 }
 
-fn usable(hub: &Hub, taken_ms: i64) -> bool {
-    let now_ms = hub.env.now_ms();
-    young(taken_ms, now_ms, hub.delete_retention_ms(), hub.stale_until_ms())
-}
-
-/// Deletes the snapshots of a partition that were taken before tombstones' time was shortened.
-pub(super) async fn forget(hub: Arc<Hub>, partition: Arc<Partition>) {
-    for _ in 0..FORGET_TRIES {
-        match delete_older(&hub, &partition, None).await {
-            Ok(()) => return,
-            Err(error) => debug!(partition = %partition.id(), %error, "stale snapshots are not deleted yet"),
-        }
-        tokio::time::sleep(FORGET_PAUSE).await;
-    }
-    warn!(partition = %partition.id(), "snapshots from before delete.retention.ms was lowered are left");
-}
-
-/// The state in a snapshot, if it can be had and may be used.
+/// The state in a snapshot, if it can be had.
 pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) -> Option<Bytes> {
     let key = name.key(&partition.id());
     match hub.bucket.get(&key, Reason::Recovery).await {
-        Ok(stored) => match unframe(&stored) {
-            Some((taken, state)) if usable(hub, taken) => Some(state),
-            Some(_) => {
-                debug!(key, "a snapshot is too old, passed over");
-                None
-            }
-            None => {
-                warn!(key, "a snapshot is damaged, passed over");
-                None
-            }
-        },
+        Ok(state) => Some(state),
         Err(error) => {
             warn!(key, %error, "a snapshot cannot be read, passed over");
             None
@@ -175,14 +102,10 @@ pub(super) async fn read(hub: &Hub, partition: &Partition, name: &SnapshotName) 
 }
 
 /// Puts a snapshot whose records are committed, and deletes those that it replaces.
-pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, taken_ms: i64, bytes: Bytes) {
-    if taken_ms <= hub.stale_until_ms() {
-        return;
-    }
+pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, bytes: Bytes) {
     let id = partition.id();
     let key = name.key(&id);
     let size = bytes.len();
-    let bytes = frame(taken_ms, &bytes);
     match hub.bucket.put_new(&key, bytes, Reason::Checkpoint).await {
         // The name says all that matters: an own put whose answer was lost.
         Ok(()) | Err(PutNewError::Exists { .. }) => {}
@@ -200,25 +123,20 @@ pub(super) async fn put(hub: &Hub, partition: &Partition, name: SnapshotName, ta
     }
     debug!(key, size, "snapshot of a group coordinator");
     hub.totals.snapshot(size);
-    if let Err(error) = delete_older(hub, partition, Some(&name)).await {
+    if let Err(error) = delete_older(hub, partition, &name).await {
         debug!(key, %error, "older snapshots were not deleted: the next one's turn");
     }
 }
 
-/// Deletes those that one newer than them replaces, but for the newest two; all of them where there is none.
-async fn delete_older(
-    hub: &Hub,
-    partition: &Partition,
-    newest: Option<&SnapshotName>,
-) -> Result<(), StoreError> {
+/// Deletes those that one newer than them replaces, but for the newest two.
+async fn delete_older(hub: &Hub, partition: &Partition, newest: &SnapshotName) -> Result<(), StoreError> {
     let names = list(hub, partition, Reason::Sweep).await?;
     let older = names
         .into_iter()
-        .filter(|name| newest.is_none_or(|newest| name.offset <= newest.offset))
-        .skip(if newest.is_some() { KEPT } else { 0 });
+        .filter(|name| name.offset <= newest.offset)
+        .skip(KEPT);
     for name in older {
-        let epoch = newest.map_or_else(|| partition.leader_epoch(), |newest| newest.epoch);
-        if name.epoch < epoch || name.incarnation == hub.incarnation {
+        if name.epoch < newest.epoch || name.incarnation == hub.incarnation {
             let key = name.key(&partition.id());
             hub.bucket.delete(&key, Reason::Sweep).await?;
         }
@@ -229,38 +147,6 @@ async fn delete_older(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_header_is_read_as_written_and_nothing_else_is() {
-        let stored = frame(1_700_000_000_000, b"state");
-        assert_eq!(
-            unframe(&stored),
-            Some((1_700_000_000_000, Bytes::from_static(b"state")))
-        );
-        for cut in 0..HEADER {
-            assert_eq!(unframe(&stored.slice(..cut)), None, "cut at {cut}");
-            let mut flipped = stored.to_vec();
-            flipped[cut] ^= 1;
-            assert_eq!(unframe(&flipped.into()), None, "byte {cut}");
-        }
-    }
-
-    #[test]
-    fn a_snapshot_is_used_while_every_later_tombstone_is_there() {
-        let day = 24 * 3_600_000;
-        let young = |taken, now, retention| young(taken, now, retention, i64::MIN);
-        assert!(young(0, day - MARGIN_MS - 1, day) && !young(0, day - MARGIN_MS, day));
-        // The clock went back by more than it may be wrong.
-        assert!(young(MARGIN_MS, 0, day) && !young(MARGIN_MS + 1, 0, day));
-        assert!(!young(0, 0, 1_000));
-    }
-
-    #[test]
-    fn a_snapshot_from_before_tombstones_time_was_shortened_is_not_used() {
-        let day = 24 * 3_600_000;
-        assert!(young(5, 10, day, 4));
-        assert!(!young(4, 10, day, 4) && !young(3, 10, day, 4));
-    }
 
     #[test]
     fn what_is_live_is_counted_once_in_so_many_records() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use drumlin_broker::config::BrokerConfig;
 use drumlin_broker::error_code::ErrorCode;
 use drumlin_broker::{Broker, ExitReason};
@@ -233,7 +233,7 @@ fn options() -> [(&'static str, &'static str); 1] {
 }
 
 /// A snapshot's object that says that `g` has committed [`LIE`] and nothing else.
-fn lie(partition: i32, covers: i64, epoch: i32, taken_ms: i64) -> Vec<u8> {
+fn lie(partition: i32, covers: i64, epoch: i32) -> Vec<u8> {
     let key = OffsetCommitKey {
         group: Str::from("g"),
         topic: Str::from("t"),
@@ -252,13 +252,7 @@ fn lie(partition: i32, covers: i64, epoch: i32, taken_ms: i64) -> Vec<u8> {
     );
     let mut shard = Shard::new(partition, Arc::new(GroupConfig::default()), 1);
     shard.replay(&key, Some(&value), 0, NOW_MS).unwrap();
-    let mut stored = BytesMut::new();
-    stored.put_slice(b"DGS1");
-    stored.put_i64(taken_ms);
-    let crc = crc32c::crc32c(&stored);
-    stored.put_u32(crc);
-    stored.put_slice(&shard.snapshot(covers, epoch));
-    stored.to_vec()
+    shard.snapshot(covers, epoch).to_vec()
 }
 
 /// A bucket whose group `g` has committed 29,000 for `t-0`, the partition of its coordinator, and the name of the
@@ -303,8 +297,8 @@ async fn start_with(
     (offset, report.restored)
 }
 
-/// A snapshot is believed only if it is whole, of this partition, of this log's history, within what is committed,
-/// and young enough; else everything is replayed, to the same state.
+/// A snapshot is believed only if it is whole, of this partition, of this log's history, and within what is committed;
+/// else everything is replayed, to the same state.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_not_what_it_says_is_passed_over() {
     let (store, n, prefix, name) = with_history().await;
@@ -313,14 +307,14 @@ async fn a_snapshot_that_is_not_what_it_says_is_passed_over() {
     let truth = (29_000, 0);
     assert_eq!(start_with(&store, &prefix, &[]).await, truth);
     // The guards let a sound one through, whatever it says: a lie is told on, so that each case below can fail.
-    let sound = || lie(n, end, epoch, NOW_MS);
+    let sound = || lie(n, end, epoch);
     assert_eq!(start_with(&store, &prefix, &[(name, sound())]).await, (LIE, 1));
     // Half of the log is replayed over one that is older.
     let half = SnapshotName {
         offset: end / 2,
         ..name
     };
-    let older = (half, lie(n, end / 2, epoch, NOW_MS));
+    let older = (half, lie(n, end / 2, epoch));
     assert_eq!(
         start_with(&store, &prefix, std::slice::from_ref(&older)).await.1,
         1
@@ -332,31 +326,13 @@ async fn a_snapshot_that_is_not_what_it_says_is_passed_over() {
     };
     let at_start = SnapshotName { offset: 0, ..name };
     let cases = [
-        ("of another partition", name, lie(1 - n, end, epoch, NOW_MS)),
-        ("of a later epoch", name, lie(n, end, epoch + 1, NOW_MS)),
-        ("of an earlier epoch", name, lie(n, end, epoch - 1, NOW_MS)),
-        (
-            "covers more than is committed",
-            elsewhere,
-            lie(n, end + 1, epoch, NOW_MS),
-        ),
-        ("covers more than its name says", half, lie(n, end, epoch, NOW_MS)),
-        (
-            "covers less than its name says",
-            name,
-            lie(n, end / 2, epoch, NOW_MS),
-        ),
-        ("covers nothing", at_start, lie(n, 0, epoch, NOW_MS)),
-        (
-            "from before tombstones were dropped",
-            name,
-            lie(n, end, epoch, NOW_MS - 22 * 3_600_000),
-        ),
-        (
-            "from the future",
-            name,
-            lie(n, end, epoch, NOW_MS + 4 * 3_600_000),
-        ),
+        ("of another partition", name, lie(1 - n, end, epoch)),
+        ("of a later epoch", name, lie(n, end, epoch + 1)),
+        ("of an earlier epoch", name, lie(n, end, epoch - 1)),
+        ("covers more than is committed", elsewhere, lie(n, end + 1, epoch)),
+        ("covers more than its name says", half, lie(n, end, epoch)),
+        ("covers less than its name says", name, lie(n, end / 2, epoch)),
+        ("covers nothing", at_start, lie(n, 0, epoch)),
         ("empty", name, Vec::new()),
     ];
     for (what, name, bytes) in cases {
@@ -381,7 +357,98 @@ async fn a_snapshot_that_is_not_what_it_says_is_passed_over() {
         );
     }
     // A sound one behind one that is not is used.
-    let broken = (name, lie(n, end, epoch + 1, NOW_MS));
+    let broken = (name, lie(n, end, epoch + 1));
     assert_eq!(start_with(&store, &prefix, &[broken, older]).await.1, 1);
+    assert_eq!(panics(), 0);
+}
+
+/// Says how `__consumer_offsets` is compacted.
+async fn compacted_with(client: &mut Client, configs: &[(&str, &str)]) {
+    use m::incremental_alter_configs_request::*;
+    let configs = configs.iter().map(|(name, value)| AlterableConfig {
+        name: Str::from(*name),
+        value: Some(Str::from(*value)),
+        ..Default::default()
+    });
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 2,
+            resource_name: Str::from("__consumer_offsets"),
+            configs: configs.collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    assert_eq!(client.call(1, &request).await.responses[0].error_code, 0);
+}
+
+/// One pass over all that there is; something of another group is written for it, or nothing were due.
+async fn compact(test: &Test, client: &mut Client, turn: i64) {
+    assert_eq!(commit(client, &commit_request("other", &[(1, turn)])).await, 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    test.broker.shared().log.seal_now().await;
+    test.broker.shared().log.clean_now().await;
+}
+
+/// A snapshot that still knows what was deleted after it is of no use once compaction has dropped the tombstones,
+/// whatever `delete.retention.ms` says by then, and whenever it came into the bucket.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_revives_nothing_that_was_deleted_after_it() {
+    let options = [("offsets.topic.num.partitions", "1")];
+    let test = Test::new(&options).await;
+    let mut client = test.connect();
+    client.create("t", PARTITIONS, &[]).await;
+    let many = async |client: &mut Client, group: &str| {
+        for round in 0..30 {
+            let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|n| (n, round * 1_000)).collect();
+            assert_eq!(commit(client, &commit_request(group, &offsets)).await, 0);
+        }
+    };
+    many(&mut client, "g").await;
+    assert!(test.broker.shutdown().await);
+    let before = keys(&test, "/snapshot/").await;
+    let path = Path::from(before[0].as_str());
+    let snapshot = test.store.get(&path).await.unwrap().bytes().await.unwrap();
+
+    // Its own bytes, its tombstones in the log: used, and the group is gone.
+    let test = Test::on(test.kill(), &options).await;
+    let mut client = test.connect();
+    assert_eq!(loaded(&mut client, "g").await, 29_000);
+    let request = m::delete_groups_request::DeleteGroupsRequest {
+        groups_names: vec![Str::from("g")],
+        ..Default::default()
+    };
+    assert_eq!(client.call(2, &request).await.results[0].error_code, 0);
+    assert_eq!(loaded(&mut client, "g").await, -1);
+    let test = Test::on(test.kill(), &options).await;
+    let mut client = test.connect();
+    assert_eq!(loaded(&mut client, "g").await, -1);
+    assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 1);
+
+    // The tombstones' time is short, compaction drops them, and it is long again.
+    let eager = [("delete.retention.ms", "0"), ("min.cleanable.dirty.ratio", "0")];
+    compacted_with(&mut client, &eager).await;
+    compact(&test, &mut client, 1).await;
+    compact(&test, &mut client, 2).await;
+    compacted_with(&mut client, &[("delete.retention.ms", "86400000")]).await;
+    // A coordinator of before, which slept all the while, puts what it has.
+    test.store.put(&path, snapshot.into()).await.unwrap();
+    let test = Test::on(test.kill(), &options).await;
+    let mut client = test.connect();
+    assert_eq!(loaded(&mut client, "g").await, -1, "what was deleted is back");
+    assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 0);
+
+    // One from after it is used, even if compaction has gone over all that it does not cover.
+    many(&mut client, "h").await;
+    assert!(test.broker.shutdown().await);
+    let test = Test::on(test.kill(), &options).await;
+    let mut client = test.connect();
+    assert_eq!(loaded(&mut client, "h").await, 29_000);
+    assert_eq!(commit(&mut client, &commit_request("h", &[(0, 7)])).await, 0);
+    compact(&test, &mut client, 3).await;
+    compact(&test, &mut client, 4).await;
+    let test = Test::on(test.kill(), &options).await;
+    assert_eq!(loaded(&mut test.connect(), "h").await, 7);
+    assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 1);
     assert_eq!(panics(), 0);
 }

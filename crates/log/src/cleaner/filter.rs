@@ -211,6 +211,8 @@ pub(crate) struct Sieve {
     pub rules: Rules,
     pub transactions: Transactions,
     pub tally: Tally,
+    /// Deletions whose time was over have gone below this offset, and none from it on.
+    pub tombstones_from: i64,
     batches: Batches,
     keeps: Vec<bool>,
     out: Vec<u8>,
@@ -233,6 +235,7 @@ impl Sieve {
             rules,
             transactions: Transactions::default(),
             tally: Tally::default(),
+            tombstones_from: 0,
             batches: Batches::default(),
             keeps: Vec::new(),
             out: Vec::new(),
@@ -341,6 +344,9 @@ impl Sieve {
         self.keeps.clear();
         let (mut kept, mut tombstones) = (0, false);
         if drop_all {
+            if header.is_control() {
+                self.tombstones_from = self.tombstones_from.max(header.last_offset() + 1);
+            }
             self.keeps
                 .resize(usize::try_from(header.records_count).unwrap_or(0), false);
         } else {
@@ -351,7 +357,11 @@ impl Sieve {
                     true
                 } else if let Some(key) = record.key {
                     let newest = self.map.get(key).is_none_or(|newest| record.offset >= newest);
-                    newest && (record.value.is_some() || deletes_stay)
+                    let goes = newest && record.value.is_none() && !deletes_stay;
+                    if goes {
+                        self.tombstones_from = self.tombstones_from.max(record.offset + 1);
+                    }
+                    newest && !goes
                 } else {
                     self.tally.keyless += 1;
                     false

@@ -107,6 +107,7 @@ impl Cleaner {
         let mut pass = Pass {
             partition: Arc::clone(partition),
             cleaned_to: prospect.first_dirty,
+            tombstones_from: 0,
             failed: Arc::new(AtomicBool::new(false)),
             uploads: Vec::new(),
         };
@@ -317,6 +318,7 @@ impl Cleaner {
         } else {
             self.put(pass, writer, &mut group, end).await?;
         }
+        pass.tombstones_from = writer.sieve.tombstones_from;
         let replacement = Replacement::of(pass, &group.inputs, group.base_offset, end, group.new);
         self.log.shared().keeper.hand_over(replacement, pass);
         Ok(())

@@ -28,6 +28,8 @@ pub(crate) struct Pass {
     pub partition: Arc<Partition>,
     /// Where it ends; exclusive. What is below has been held against all that is dirty below it.
     pub cleaned_to: i64,
+    /// It has dropped tombstones below this offset, so far.
+    pub tombstones_from: i64,
     /// A part of it was refused: the rest is, too.
     pub failed: Arc<AtomicBool>,
     /// Objects that were uploaded, or may have been, and are in no replacement yet.
@@ -45,6 +47,8 @@ pub(crate) struct Replacement {
     /// Compaction has seen all below this once the replacement stands. All parts before it stand by then, filtered by a
     /// map of more than this, so that a pass that breaks off, or is refused in part, has come so far.
     cleaned_to: Option<i64>,
+    /// Tombstones below this offset are missing from what it puts in place.
+    tombstones_from: i64,
     done: Option<oneshot::Sender<bool>>,
 }
 
@@ -59,6 +63,7 @@ impl Replacement {
             to,
             new,
             cleaned_to: Some(to.min(pass.cleaned_to)),
+            tombstones_from: pass.tombstones_from,
             done: None,
         }
     }
@@ -227,6 +232,7 @@ impl Content {
         let spans = &mut self.sealed.spans;
         spans.retain(|span: &Arc<Span>| span.base_offset < from || span.end_offset > to);
         self.sealed.cleaned_to = cleaned_to;
+        self.sealed.tombstones_from = self.sealed.tombstones_from.max(replacement.tombstones_from);
         Ok(true)
     }
 

@@ -29,6 +29,7 @@ fn sealed(cleaned_to: i64) -> Sealed {
         added: (5..10).map(|n| Arc::new(segment(n))).collect(),
         spans: vec![Arc::new(span)],
         cleaned_to,
+        tombstones_from: 0,
         ..Sealed::default()
     }
 }

@@ -76,7 +76,7 @@ fn partition() -> impl Strategy<Value = PartitionState> {
         any::<[u8; 16]>(),
         0..i32::MAX,
         offsets(),
-        (offsets(), any::<bool>()),
+        (offsets(), any::<bool>(), any::<bool>()),
         manifest,
         parts,
     )
@@ -85,7 +85,7 @@ fn partition() -> impl Strategy<Value = PartitionState> {
                 topic,
                 partition,
                 log_start,
-                (more, cleaned),
+                (more, cleaned, dropped),
                 manifest,
                 (epochs, producers, segments, spans, extents),
             )| {
@@ -97,6 +97,7 @@ fn partition() -> impl Strategy<Value = PartitionState> {
                     log_start,
                     log_end: log_start + more,
                     cleaned_to: if cleaned { log_start } else { 0 },
+                    tombstones_from: if cleaned && dropped { log_start / 2 } else { 0 },
                     epochs,
                     producers,
                     manifest: manifest.map(|(key, length)| ManifestRef {
@@ -172,6 +173,7 @@ fn sample_leaf(cleaned: bool) -> Vec<PartitionState> {
             log_start: 1000,
             log_end: 9000 + i64::from(n),
             cleaned_to: if cleaned { 8000 } else { 0 },
+            tombstones_from: if cleaned { 1000 * i64::from(n) } else { 0 },
             epochs: vec![(1, 1000), (3, 4000)],
             producers: vec![StoredProducer {
                 producer_id: 1002,
@@ -222,8 +224,20 @@ fn the_leaf_holds() {
     let rewrite = |bytes: &[u8]| decode_state_leaf(bytes).map(|read| encode_state_leaf(&read));
     let hold = |cleaned, known| {
         let sample = encode_state_leaf(&sample_leaf(cleaned));
-        Format::framed(sample, &rewrite).up_to(2).hold(known);
+        Format::framed(sample, &rewrite).up_to(3).hold(known);
     };
     hold(false, (0xaa0bc6a2, 1518));
-    hold(true, (0xb15b6304, 1530));
+    hold(true, (0x57c68876, 1538));
+}
+
+#[test]
+fn where_tombstones_may_be_missing_is_unknown_before_version_3() {
+    let sample = sample_leaf(true);
+    let old = encode_leaf(&sample, VERSION_CLEANED);
+    assert_eq!((crc32c::crc32c(&old), old.len()), (0xb15b6304, 1530));
+    let told = sample.into_iter().map(|partition| PartitionState {
+        tombstones_from: partition.cleaned_to,
+        ..partition
+    });
+    assert_eq!(decode_state_leaf(&old).unwrap(), told.collect::<Vec<_>>());
 }

@@ -51,6 +51,8 @@ pub struct Reading<'a> {
     pub min_lag_ms: i64,
     /// The shortest `delete.retention.ms` that was ever in force.
     pub delete_retention_ms: i64,
+    /// From which offset on the log said afterwards that no tombstone was ever dropped.
+    pub tombstones_from: i64,
     pub seen: &'a [Seen],
 }
 
@@ -142,6 +144,12 @@ impl History {
                 (None, false) if reading.now_ms < known.at_ms + reading.delete_retention_ms => {
                     return Err(format!(
                         "offset {offset}, the tombstone of key {key:?}, is gone too early"
+                    ));
+                }
+                (None, false) if offset >= reading.tombstones_from => {
+                    return Err(format!(
+                        "offset {offset}, the tombstone of key {key:?}, is gone; the log says that none is from {} on",
+                        reading.tombstones_from
                     ));
                 }
                 // What it deleted must not come back. Who read that before it was compacted away, and then took

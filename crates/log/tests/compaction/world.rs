@@ -355,6 +355,7 @@ async fn read_and_check(world: &World, log: &Log, p: i32, whole: bool, quiet: bo
         quiet,
         min_lag_ms: world.base.min_compaction_lag_ms,
         delete_retention_ms: world.base.delete_retention_ms,
+        tombstones_from: partition.tombstones_from(),
         seen: &seen,
     };
     world.count("reads", 1);
