@@ -127,14 +127,78 @@ fn an_unreachable_store_ends_the_start_after_its_time() {
     }
     let scratch = Scratch::new("unreachable").expect("a folder");
     let nowhere = S3::at(ports::free().expect("a port"), "none");
-    let options = Options::on(&scratch.join("broker"), nowhere).set("store.start.timeout.ms", 3_000);
+    let options = Options::on(&scratch.join("broker"), nowhere).set("store.start.timeout.ms", 5_000);
     let began = Instant::now();
     let printed = refused(options, Duration::from_secs(40));
     assert!(
-        began.elapsed() > Duration::from_secs(2),
+        began.elapsed() > Duration::from_secs(4),
         "it did not try again:\n{printed}"
     );
-    assert!(printed.contains("store"), "{printed}");
+    assert_eq!(warned(&printed), 1, "the reason does not change:\n{printed}");
+    let last = printed.lines().last().expect("a line");
+    assert!(last.contains("could not be used within 5 s"), "{printed}");
+    assert_eq!(printed.matches("Connection refused").count(), 2, "{printed}");
+}
+
+/// Lines that say why the store cannot be used yet.
+fn warned(printed: &str) -> usize {
+    let lines = printed.lines();
+    lines
+        .filter(|line| line.contains("WARN") && line.contains("cannot be used yet, trying for"))
+        .count()
+}
+
+#[test]
+fn a_missing_bucket_is_named_at_once_and_waited_for() {
+    if against_kafka() {
+        return;
+    }
+    let scratch = Scratch::new("no-bucket").expect("a folder");
+    let data = scratch.join("minio");
+    std::fs::create_dir_all(&data).expect("a folder");
+    let minio = Minio::start_on(&data, &scratch.join("minio.log")).expect("minio");
+    let options = Options::on(&scratch.join("broker"), minio.store("one"));
+    let mut broker = Broker::prepare(options).expect("prepared");
+    broker.spawn().expect("spawned");
+    let began = Instant::now();
+    let printed = loop {
+        let printed = broker.process().expect("it runs").printed();
+        if warned(&printed) > 0 || began.elapsed() > PATIENCE {
+            break printed;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(
+        printed.contains("for 60 s: the bucket does not exist"),
+        "{printed}"
+    );
+    assert!(printed.contains("404 Not Found, NoSuchBucket: "), "{printed}");
+    std::fs::create_dir(data.join(stores::BUCKET)).expect("a bucket");
+    broker.wait_ready().expect("it goes on");
+    let printed = broker.process().expect("it runs").printed();
+    assert_eq!(warned(&printed), 1, "{printed}");
+    connect(&broker).create_topic(TOPIC, 1, &[]).expect("a topic");
+    produce(&broker, "in a new bucket");
+    assert_eq!(values(&broker), ["in a new bucket"]);
+}
+
+#[test]
+fn wrong_credentials_are_named_in_one_line() {
+    if against_kafka() {
+        return;
+    }
+    let scratch = Scratch::new("wrong-key").expect("a folder");
+    let minio = Minio::start(scratch.path()).expect("minio");
+    let options = Options::on(&scratch.join("broker"), minio.store("one"))
+        .set("store.start.timeout.ms", 2_000)
+        .env("AWS_SECRET_ACCESS_KEY", "not-the-secret");
+    let printed = refused(options, Duration::from_secs(40));
+    assert_eq!(warned(&printed), 1, "{printed}");
+    let reason = "check credentials and permissions: http://";
+    let told = |line: &str| line.contains(reason) && line.contains("SignatureDoesNotMatch: ");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.iter().filter(|line| told(line)).count(), 2, "{printed}");
+    assert!(!printed.contains("<Code>"), "{printed}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each error is one sentence that says what to do; the binary prints it and exits.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::topics::specs;
 
 /// How long a silent store is waited for before the operator is told.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long it is left alone between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +43,12 @@ pub enum StartError {
     /// The local directory is another process's.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The store did not answer in time.
+    /// The store did not answer in time, or not what it should.
     #[error(
-        "the store {url} did not answer within {} s (store.start.timeout.ms): {reason}; check store.url, credentials \
-         and the network, and start again", .waited.as_secs()
+        "the store {url} could not be used within {} s (store.start.timeout.ms): {reason}; check store.url, \
+         credentials and the network, and start again", .waited.as_secs()
     )]
-    Unreachable {
+    Unusable {
         /// `store.url`.
         url: String,
         /// How long it was tried.
@@ -265,47 +268,47 @@ async fn register(
     })
 }
 
-/// Waits for the store's first answer, and says so when it keeps silent.
+/// Waits for the store's first answer. What keeps it from being used is said at once if somebody has to do something about
+/// it, a missing bucket or a wrong key, and otherwise when it has gone on for a while: a store that is started together
+/// with the broker comes up in its own time. It is waited for in either case: whoever creates the bucket or the user may
+/// be about to.
 async fn reach(config: &BrokerConfig, bucket: &Bucket) -> Result<(), StartError> {
     if bucket.kind() != BucketKind::Remote {
         return Ok(());
     }
-    let url = &config.store.url;
-    let waited = config.store.start_timeout;
-    let deadline = Instant::now() + waited;
-    let mut reason = "no answer at all".to_owned();
-    let mut asking = Box::pin(async {
-        loop {
-            // A bucket's own retries are long: an answer is an answer, also one that something is missing.
-            match bucket
-                .get(
-                    &format!("{}/log/{:020}", drumlin_cluster::PREFIX, 0),
-                    Reason::Meta,
-                )
-                .await
-            {
-                Ok(_) | Err(drumlin_objects::StoreError::NotFound { .. }) => return,
-                Err(error) => {
-                    reason = error.to_string();
-                    warn!(%error, "the store {url} cannot be reached, trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
+    let (url, waited) = (&config.store.url, config.store.start_timeout);
+    let key = format!("{}/log/{:020}", drumlin_cluster::PREFIX, 0);
+    let began = Instant::now();
+    let patience = began + SILENCE.min(waited);
+    let (mut reason, mut told) = ("no answer yet".to_owned(), None);
+    let mut tell = |reason: &str| {
+        if told.as_deref() != Some(reason) {
+            let seconds = waited.as_secs();
+            warn!("the store {url} cannot be used yet, trying for {seconds} s: {reason}");
+            told = Some(reason.to_owned());
         }
-    });
-    if tokio::time::timeout(SILENCE.min(waited), asking.as_mut())
-        .await
-        .is_ok()
-    {
-        return Ok(());
-    }
-    warn!(
-        "the store {url} does not answer yet, trying for {} s",
-        waited.as_secs()
-    );
-    match tokio::time::timeout_at(deadline, asking).await {
+    };
+    let asking = async {
+        loop {
+            let mut asked = pin!(bucket.ask(&key, Reason::Meta));
+            let answer = match tokio::time::timeout_at(patience, asked.as_mut()).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    tell(&reason);
+                    asked.await
+                }
+            };
+            let Err(error) = answer else { return };
+            reason = error.to_string();
+            if !error.is_transient() || Instant::now() >= patience {
+                tell(&reason);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    match tokio::time::timeout_at(began + waited, asking).await {
         Ok(()) => Ok(()),
-        Err(_) => Err(StartError::Unreachable {
+        Err(_) => Err(StartError::Unusable {
             url: url.clone(),
             waited,
             reason,

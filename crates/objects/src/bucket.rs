@@ -326,6 +326,15 @@ impl Bucket {
         self.read(key, None, why).await
     }
 
+    /// Whether the store answers at all: one attempt, so that why it does not is known at once. That there is no such
+    /// object is an answer; that there is no bucket is none.
+    pub async fn ask(&self, key: &str, why: Reason) -> Result<(), StoreError> {
+        match self.read_once(key, None, why).await {
+            Ok(_) | Err(Failure::Store(StoreError::NotFound { .. }) | Failure::Exists) => Ok(()),
+            Err(Failure::Store(error)) => Err(error),
+        }
+    }
+
     /// Exactly these bytes of the object, or an error. Retried like [`Bucket::get`].
     pub async fn get_range(&self, key: &str, range: Range<u64>, why: Reason) -> Result<Bytes, StoreError> {
         if range.is_empty() {
@@ -358,36 +367,38 @@ impl Bucket {
     }
 
     async fn read(&self, key: &str, range: Option<Range<u64>>, why: Reason) -> Result<Bytes, StoreError> {
-        let path = path_of(Operation::Get, key)?;
-        self.retry(Operation::Get, key, || async {
-            let options = GetOptions {
-                range: range.clone().map(GetRange::Bounded),
-                ..GetOptions::default()
-            };
-            let began = Instant::now();
-            let work = async {
-                let result = self.shared.store.get_opts(&path, options).await?;
-                let want = result.range.end - result.range.start;
-                let bytes = result.bytes().await?;
-                Ok((bytes, want))
-            };
-            let size = |answer: &(Bytes, u64)| answer.0.len() as u64;
-            let (bytes, want) = self
-                .attempt_sized(Operation::Get, why, key, 0, began, work, size)
-                .await?;
-            if bytes.len() as u64 != want {
-                let what = format!("{} of {want} bytes came", bytes.len());
-                let (operation, key) = (Operation::Get.as_str(), key.to_owned());
-                return Err(Failure::Store(StoreError::Unavailable {
-                    operation,
-                    key,
-                    attempts: 1,
-                    what,
-                }));
-            }
-            Ok(bytes)
-        })
-        .await
+        self.retry(Operation::Get, key, || self.read_once(key, range.clone(), why))
+            .await
+    }
+
+    async fn read_once(&self, key: &str, range: Option<Range<u64>>, why: Reason) -> Result<Bytes, Failure> {
+        let path = path_of(Operation::Get, key).map_err(Failure::Store)?;
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let began = Instant::now();
+        let work = async {
+            let result = self.shared.store.get_opts(&path, options).await?;
+            let want = result.range.end - result.range.start;
+            let bytes = result.bytes().await?;
+            Ok((bytes, want))
+        };
+        let size = |answer: &(Bytes, u64)| answer.0.len() as u64;
+        let (bytes, want) = self
+            .attempt_sized(Operation::Get, why, key, 0, began, work, size)
+            .await?;
+        if bytes.len() as u64 != want {
+            let what = format!("{} of {want} bytes came", bytes.len());
+            let (operation, key) = (Operation::Get.as_str(), key.to_owned());
+            return Err(Failure::Store(StoreError::Unavailable {
+                operation,
+                key,
+                attempts: 1,
+                what,
+            }));
+        }
+        Ok(bytes)
     }
 
     /// Objects whose keys begin with the path `prefix` (whole segments; empty for all), sorted by key, those

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::answer::{in_short, is_no_bucket};
+
 /// Where the errors of the stores beneath come from.
 pub(crate) type Source = object_store::Error;
 
@@ -14,6 +16,12 @@ pub enum StoreError {
     NotFound {
         /// Key below the store's prefix.
         key: String,
+    },
+    /// There is not even a bucket. Nothing that is said of an object then means anything.
+    #[error("the bucket does not exist, create it: {what}")]
+    NoBucket {
+        /// The store's answer.
+        what: String,
     },
     /// The store has no room left. Worth retrying: somebody may make room.
     #[error("the store is full, {key} was not written: {source}")]
@@ -33,14 +41,14 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Credentials or permissions do not allow it.
-    #[error("the store refused to {operation} {key}, check credentials and permissions: {source}")]
+    #[error("the store refused to {operation} {key}, check credentials and permissions: {what}")]
     Denied {
         /// What was tried.
         operation: &'static str,
         /// Key below the store's prefix.
         key: String,
         /// The store's answer.
-        source: Box<Source>,
+        what: String,
     },
     /// The store said something that makes no sense: a range beyond the object, too few bytes, a bad key.
     #[error("the store gave a wrong answer to {operation} {key}: {what}")]
@@ -71,9 +79,11 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Full { .. } => true,
-            Self::NotFound { .. } | Self::FsyncFailed { .. } | Self::Denied { .. } | Self::Invalid { .. } => {
-                false
-            }
+            Self::NotFound { .. }
+            | Self::NoBucket { .. }
+            | Self::FsyncFailed { .. }
+            | Self::Denied { .. }
+            | Self::Invalid { .. } => false,
         }
     }
 
@@ -86,11 +96,19 @@ impl StoreError {
     pub(crate) fn read(operation: &'static str, key: &str, error: Source) -> Self {
         let key = key.to_owned();
         match error {
-            Source::NotFound { .. } => Self::NotFound { key },
+            Source::NotFound { source, .. } => {
+                let said = source.to_string();
+                if is_no_bucket(&said) {
+                    return Self::NoBucket {
+                        what: in_short(&said),
+                    };
+                }
+                Self::NotFound { key }
+            }
             Source::PermissionDenied { .. } | Source::Unauthenticated { .. } => Self::Denied {
                 operation,
                 key,
-                source: Box::new(error),
+                what: in_short(&whole_text(&error)),
             },
             Source::InvalidPath { .. } | Source::NotSupported { .. } | Source::NotImplemented { .. } => {
                 Self::Invalid {
@@ -129,7 +147,7 @@ impl StoreError {
             operation,
             key,
             attempts: 1,
-            what,
+            what: in_short(&what),
         }
     }
 

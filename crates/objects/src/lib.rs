@@ -10,6 +10,7 @@
 //!
 //! Start reading at [`bucket`], then [`chain`].
 
+mod answer;
 pub mod bucket;
 pub mod cache;
 pub mod chain;

@@ -67,6 +67,7 @@ async fn put_until_known(
                     });
                 }
                 StoreError::NotFound { .. }
+                | StoreError::NoBucket { .. }
                 | StoreError::Full { .. }
                 | StoreError::Denied { .. }
                 | StoreError::Unavailable { .. } => warn_now_and_then(failed, key, &error),
