@@ -47,7 +47,7 @@ impl Filled {
 }
 
 impl Bench {
-    fn fill(&mut self, subject: &mut Subject) -> anyhow::Result<Filled> {
+    fn fill(&mut self, subject: &mut Subject, bytes: u64) -> anyhow::Result<Filled> {
         let topic = self.topic();
         // The records have timestamps of long ago.
         subject.create_topic(&topic, 1, &[("retention.ms", "-1")])?;
@@ -57,7 +57,7 @@ impl Bench {
             codec: Codec::None,
             rate: None,
             seconds: 0.0,
-            bytes: self.plan.fill_bytes,
+            bytes,
             max_seconds: 200.0,
             warmup: 0.0,
         };
@@ -77,7 +77,7 @@ impl Bench {
     pub fn consume(&mut self, store: &str, subjects: &mut [Subject]) -> anyhow::Result<()> {
         let mut filled = Vec::new();
         for subject in subjects.iter_mut() {
-            filled.push(self.fill(subject)?);
+            filled.push(self.fill(subject, self.plan.fill_bytes)?);
             self.settle()?;
         }
         let local = store == "local";
@@ -210,9 +210,11 @@ impl Bench {
     /// Kafka's own consumer of one partition, which throws records away.
     pub fn consumer_tool(&mut self, subjects: &mut [Subject]) -> anyhow::Result<()> {
         let name = "Kafka's console-consumer, one partition, no output";
+        // Records of 1 KiB, and a few more than are read: the rest would be written for nothing.
+        let bytes = self.plan.fill_bytes.min(self.plan.tool_records * 1100);
         let mut figures = [(None, None), (None, None)];
         for subject in subjects.iter_mut() {
-            let filled = self.fill(subject)?;
+            let filled = self.fill(subject, bytes)?;
             let pid = subject.pid()?;
             let records = (filled.end - filled.from).min(i64::try_from(self.plan.tool_records)?);
             let mut command = super::tools::java("org.apache.kafka.tools.consumer.ConsoleConsumer")?;

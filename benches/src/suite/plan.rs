@@ -56,7 +56,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Up to ten minutes: rounds are made small, so that short runs still span three.
+    /// Some nine minutes, and ten at most: rounds are made small, so that short runs still span three.
     pub fn quick() -> Plan {
         Plan {
             quick: true,
@@ -69,9 +69,9 @@ impl Plan {
             fill_bytes: 1536 << 20,
             hot_bytes: 1 << 30,
             cold_bytes: 768 << 20,
-            fetch_seconds: 3.0,
+            fetch_seconds: 2.0,
             tool_records: 500_000,
-            idle_seconds: 10,
+            idle_seconds: 7,
             after_seconds: 5,
             starts: 2,
             settings: vec![
