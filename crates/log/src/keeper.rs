@@ -113,7 +113,7 @@ impl Keeper {
         let next_retention = now + log.shared().wal.options.retention_interval;
         // Bundles of starts before this one are merged as its own are: each keeps a whole chain's prefix in use.
         let names = recovered.leaves.iter().flat_map(|leaf| &leaf.names);
-        let bundles = names.filter(|name| name.contains("/bundle/"));
+        let bundles = names.filter(|name| layout::is_bundle(name));
         let recent_bundles = bundles.cloned().collect();
         Self {
             log,
@@ -452,7 +452,7 @@ impl Keeper {
         let wal_at = now + self.grace(wal.options.wal_grace);
         let names = |leaves: &[LeafRef]| -> BTreeSet<Arc<str>> {
             let named = leaves.iter().flat_map(|leaf| leaf.names.iter().cloned());
-            named.filter(|name| name.contains("/bundle/")).collect()
+            named.filter(|name| layout::is_bundle(name)).collect()
         };
         let kept: BTreeSet<Arc<str>> = leaves.iter().map(|leaf| Arc::clone(&leaf.key)).collect();
         let (bundles_before, bundles_now) = (names(&self.leaves), names(&leaves));

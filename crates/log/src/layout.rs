@@ -125,9 +125,24 @@ pub(crate) fn bundle_key(wal_prefix: &str, round: u64, unique: u64) -> String {
     format!("{wal_prefix}/bundle/{round:020}-{unique:016x}")
 }
 
-/// Whether a name that a checkpoint has is a WAL entry's, in which damaged data lies: not a bundle's or a whole chain's.
+/// Whether a name is that of a start's object of a kind. A whole chain's prefix is of none.
+fn is_of_chain(name: &str, kind: &str) -> bool {
+    name.starts_with("wal/") && name.contains(kind)
+}
+
+/// Whether a name that a checkpoint has is a WAL entry's, in which damaged data lies.
 pub(crate) fn is_wal_entry(name: &str) -> bool {
-    name.starts_with("wal/") && name.contains("/log/")
+    is_of_chain(name, "/log/")
+}
+
+/// Whether a name is a bundle's.
+pub(crate) fn is_bundle(name: &str) -> bool {
+    is_of_chain(name, "/bundle/")
+}
+
+/// Whether a name is that of a checkpoint's root or leaf, or of an estate's leaf.
+pub(crate) fn is_body(name: &str) -> bool {
+    is_of_chain(name, "/body/")
 }
 
 /// A checkpoint's root or leaf.
@@ -144,6 +159,37 @@ pub(crate) fn estate_key(wal_prefix: &str, id: [u8; 16]) -> String {
 mod tests {
     use super::*;
     use crate::types::TopicId;
+
+    #[test]
+    fn names_are_of_the_kind_that_they_were_made_as() {
+        let id = TopicPartition {
+            topic: TopicId([7; 16]),
+            partition: 3,
+        };
+        let identity = Identity {
+            cluster_id: "one".into(),
+            node: 1,
+            incarnation: 300,
+        };
+        let (prefix, chain) = (wal_prefix(1, 300), wal_chain(&identity));
+        let kinds = |name: &str| [is_wal_entry(name), is_bundle(name), is_body(name)];
+        assert_eq!(kinds(&chain.entry_key(7)), [true, false, false]);
+        assert_eq!(kinds(&bundle_key(&prefix, 5, 6)), [false, true, false]);
+        assert_eq!(kinds(&body_key(&prefix, [8; 16])), [false, false, true]);
+        let others = [
+            estate_key(&prefix, [8; 16]),
+            chain.marker_key(7),
+            manifest_key(&id, 1, 2, 3, 4),
+            segment_key(&id, 1, 2, 3, 4),
+            prefix,
+            // The metadata log's.
+            "meta/log/00000000000000000007".to_owned(),
+            "meta/body/08".to_owned(),
+        ];
+        for other in others {
+            assert_eq!(kinds(&other), [false; 3], "{other}");
+        }
+    }
 
     #[test]
     fn names_of_snapshots_are_read_as_they_were_written() {

@@ -19,6 +19,7 @@ use drumlin_objects::{Bucket, Reason};
 
 use crate::codec::FormatError;
 use crate::keeper::Keeper;
+use crate::layout;
 use crate::leaves::Range;
 use crate::producers::replay_stored;
 use crate::read::is_lost;
@@ -99,7 +100,7 @@ impl Keeper {
 /// The lost leaf that holds what a partial state lacks.
 pub(crate) fn lost_key(state: &PartitionState) -> Option<&Arc<str>> {
     let key = state.manifest.as_ref().map(|manifest| &manifest.key);
-    key.filter(|key| key.starts_with("wal/") && key.contains("/body/"))
+    key.filter(|key| layout::is_body(key))
 }
 
 /// A leaf's states; or why it is lost.

@@ -183,7 +183,7 @@ fn checkpoint_objects(leaves: &[LeafRef]) -> BTreeSet<Arc<str>> {
     let named = leaves.iter().flat_map(|leaf| leaf.names.iter().cloned());
     named
         .chain(leaves.iter().map(|leaf| Arc::clone(&leaf.key)))
-        .filter(|name| name.contains("/bundle/") || name.contains("/body/"))
+        .filter(|name| layout::is_bundle(name) || layout::is_body(name))
         .collect()
 }
 

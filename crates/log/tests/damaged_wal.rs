@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{History, harm, id, keys};
+use common::{History, eventually, harm, id, keys};
 use drumlin_log::check::Kind;
 use drumlin_log::{Log, PartitionConfig, ReadError};
 use drumlin_records::{BatchBuilder, BatchHeader, Compression};
@@ -65,16 +65,6 @@ fn entries(history: &History) -> Vec<String> {
         key.contains("/log/") && bytes.get(5) == Some(&DATA)
     };
     keys(&history.root()).into_iter().filter(is_data).collect()
-}
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..200 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}");
 }
 
 /// After a restart, with nothing of it in memory.

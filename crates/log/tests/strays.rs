@@ -8,19 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{History, TOPIC, id, keys};
+use common::{History, TOPIC, eventually, id, keys};
 use drumlin_log::{AppendOptions, CommitError, Log, PartitionConfig};
 use drumlin_records::{BatchBuilder, BatchHeader, Compression};
-
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}");
-}
 
 /// The prefix of the newest start's chain.
 fn chain(history: &History) -> String {

@@ -103,7 +103,7 @@ pub(crate) async fn names(bucket: &Bucket, views: &[View]) -> Names {
             .keys
             .extend((from..view.end).map(|slot| chain.entry_key(slot)));
         for name in view.names() {
-            if name.contains("/bundle/") || layout::is_wal_entry(&name) {
+            if layout::is_bundle(&name) || layout::is_wal_entry(&name) {
                 names.keys.insert(name.to_string());
             } else if *name != *chain.prefix {
                 names.chains.insert(name.to_string());

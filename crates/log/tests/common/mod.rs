@@ -1,5 +1,5 @@
 //! A bucket in a directory with a log's whole history in it, for tests of tools that only read.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,6 +25,17 @@ pub fn id(partition: i32) -> TopicPartition {
         topic: TOPIC,
         partition,
     }
+}
+
+/// Waits until it holds, ten seconds at most.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what}");
 }
 
 fn options() -> LogOptions {
