@@ -13,7 +13,8 @@ use drumlin_objects::fault::{FaultStore, Faults, Latency};
 use drumlin_objects::object_store::ObjectStoreExt;
 use drumlin_objects::object_store::memory::InMemory;
 use drumlin_objects::object_store::path::Path;
-use drumlin_objects::{Bucket, BucketKind, Env};
+use drumlin_objects::stats::Operation;
+use drumlin_objects::{Bucket, BucketKind, Env, Reason};
 use drumlin_wire::coordinator_records::offset_commit_key::OffsetCommitKey;
 use drumlin_wire::coordinator_records::offset_commit_value::OffsetCommitValue;
 use drumlin_wire::messages as m;
@@ -26,12 +27,17 @@ use crate::harness::*;
 
 /// A broker with randomness of its own, on a store that takes its time.
 async fn start(store: &Arc<InMemory>, seed: u64, latency: Latency) -> Test {
+    start_over(store, seed, latency).await.0
+}
+
+/// And what the store takes its time by.
+async fn start_over(store: &Arc<InMemory>, seed: u64, latency: Latency) -> (Test, Arc<FaultStore>) {
     watch_panics();
     let env = Env::simulated(seed, NOW_MS);
     let mut faults = Faults::none();
     faults.latency = latency;
     let slow = Arc::new(FaultStore::with_faults(store.clone(), seed, faults));
-    let bucket = Bucket::from_store(slow, BucketKind::Memory, &env);
+    let bucket = Bucket::from_store(slow.clone(), BucketKind::Memory, &env);
     let options = [
         ("store.url", "memory:"),
         ("wal.linger.max.ms", "1"),
@@ -39,11 +45,12 @@ async fn start(store: &Arc<InMemory>, seed: u64, latency: Latency) -> Test {
     ];
     let config = BrokerConfig::from_pairs(options).unwrap();
     let broker = Broker::start(&env, config, bucket).await.unwrap();
-    Test {
+    let test = Test {
         env,
         store: store.clone(),
         broker,
-    }
+    };
+    (test, slow)
 }
 
 /// The answer, unless the connection is closed instead.
@@ -390,6 +397,28 @@ async fn compact(test: &Test, client: &mut Client, turn: i64) {
     test.broker.shared().log.clean_now().await;
 }
 
+/// Offsets of all partitions of `t`, 29,000 in the end.
+async fn commit_often(client: &mut Client, group: &str) {
+    for round in 0..30 {
+        let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|n| (n, round * 1_000)).collect();
+        assert_eq!(commit(client, &commit_request(group, &offsets)).await, 0);
+    }
+}
+
+/// Deletes `g`, which is there.
+async fn delete_group(client: &mut Client) {
+    assert_eq!(loaded(client, "g").await, 29_000);
+    let request = m::delete_groups_request::DeleteGroupsRequest {
+        groups_names: vec![Str::from("g")],
+        ..Default::default()
+    };
+    assert_eq!(client.call(2, &request).await.results[0].error_code, 0);
+    assert_eq!(loaded(client, "g").await, -1);
+}
+
+/// Tombstones go with the second pass that meets them, and each pass takes what there is.
+const EAGER: [(&str, &str); 2] = [("delete.retention.ms", "0"), ("min.cleanable.dirty.ratio", "0")];
+
 /// A snapshot that still knows what was deleted after it is of no use once compaction has dropped the tombstones,
 /// whatever `delete.retention.ms` says by then, and whenever it came into the bucket.
 #[tokio::test(start_paused = true)]
@@ -398,13 +427,7 @@ async fn a_snapshot_revives_nothing_that_was_deleted_after_it() {
     let test = Test::new(&options).await;
     let mut client = test.connect();
     client.create("t", PARTITIONS, &[]).await;
-    let many = async |client: &mut Client, group: &str| {
-        for round in 0..30 {
-            let offsets: Vec<(i32, i64)> = (0..PARTITIONS).map(|n| (n, round * 1_000)).collect();
-            assert_eq!(commit(client, &commit_request(group, &offsets)).await, 0);
-        }
-    };
-    many(&mut client, "g").await;
+    commit_often(&mut client, "g").await;
     assert!(test.broker.shutdown().await);
     let before = keys(&test, "/snapshot/").await;
     let path = Path::from(before[0].as_str());
@@ -413,21 +436,14 @@ async fn a_snapshot_revives_nothing_that_was_deleted_after_it() {
     // Its own bytes, its tombstones in the log: used, and the group is gone.
     let test = Test::on(test.kill(), &options).await;
     let mut client = test.connect();
-    assert_eq!(loaded(&mut client, "g").await, 29_000);
-    let request = m::delete_groups_request::DeleteGroupsRequest {
-        groups_names: vec![Str::from("g")],
-        ..Default::default()
-    };
-    assert_eq!(client.call(2, &request).await.results[0].error_code, 0);
-    assert_eq!(loaded(&mut client, "g").await, -1);
+    delete_group(&mut client).await;
     let test = Test::on(test.kill(), &options).await;
     let mut client = test.connect();
     assert_eq!(loaded(&mut client, "g").await, -1);
     assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 1);
 
     // The tombstones' time is short, compaction drops them, and it is long again.
-    let eager = [("delete.retention.ms", "0"), ("min.cleanable.dirty.ratio", "0")];
-    compacted_with(&mut client, &eager).await;
+    compacted_with(&mut client, &EAGER).await;
     compact(&test, &mut client, 1).await;
     compact(&test, &mut client, 2).await;
     compacted_with(&mut client, &[("delete.retention.ms", "86400000")]).await;
@@ -439,7 +455,7 @@ async fn a_snapshot_revives_nothing_that_was_deleted_after_it() {
     assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 0);
 
     // One from after it is used, even if compaction has gone over all that it does not cover.
-    many(&mut client, "h").await;
+    commit_often(&mut client, "h").await;
     assert!(test.broker.shutdown().await);
     let test = Test::on(test.kill(), &options).await;
     let mut client = test.connect();
@@ -450,5 +466,50 @@ async fn a_snapshot_revives_nothing_that_was_deleted_after_it() {
     let test = Test::on(test.kill(), &options).await;
     assert_eq!(loaded(&mut test.connect(), "h").await, 7);
     assert_eq!(test.broker.shared().groups.report(1_000).await.restored, 1);
+    assert_eq!(panics(), 0);
+}
+
+/// Tombstones that compaction drops between the choice of a snapshot and the replay of what follows it.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_compaction_overtakes_begins_again() {
+    let options = [("offsets.topic.num.partitions", "1")];
+    let test = Test::new(&options).await;
+    let mut client = test.connect();
+    client.create("t", PARTITIONS, &[]).await;
+    commit_often(&mut client, "g").await;
+    assert!(test.broker.shutdown().await);
+    let test = Test::on(test.kill(), &options).await;
+    let mut client = test.connect();
+    delete_group(&mut client).await;
+    compacted_with(&mut client, &EAGER).await;
+    compact(&test, &mut client, 1).await;
+    // For the next pass.
+    assert_eq!(commit(&mut client, &commit_request("other", &[(1, 2)])).await, 0);
+    let store = test.kill();
+
+    let second = Duration::from_secs(1);
+    let (test, network) = start_over(&store, 3, Latency::Uniform(second..second * 2)).await;
+    let lists = || {
+        let stats = test.broker.shared().bucket.stats();
+        stats.get(Operation::List, Reason::Recovery).requests
+    };
+    let before = lists();
+    // Below what an attempt may take.
+    network.change(|faults| faults.latency = Latency::Uniform(second * 13..second * 14));
+    while lists() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The snapshot is chosen, and on its way.
+    let millisecond = Duration::from_millis(1);
+    network.change(|faults| faults.latency = Latency::Uniform(millisecond..millisecond * 2));
+    test.broker.shared().log.seal_now().await;
+    test.broker.shared().log.clean_now().await;
+    assert_eq!(
+        loaded(&mut test.connect(), "g").await,
+        -1,
+        "what was deleted is back"
+    );
+    let report = test.broker.shared().groups.report(1_000).await;
+    assert_eq!(report.restored, 1, "it was overtaken");
     assert_eq!(panics(), 0);
 }
