@@ -374,7 +374,7 @@ fn decode_partition(
     if cleaned_to > log_end {
         return Err(FormatError::Invalid("cleaned offset"));
     }
-    if tombstones_from > cleaned_to {
+    if tombstones_from > log_end {
         return Err(FormatError::Invalid("tombstones' offset"));
     }
     Ok(PartitionState {
