@@ -14,12 +14,13 @@ fn three_hundred_thousand_frames() {
     let plan = Plan {
         seed: hostile::seed(),
         frames: 300_000,
-        until: Some(Instant::now() + Duration::from_secs(120)),
+        // A slow machine takes longer for as many; Apache Kafka is only here to try the test out.
+        until: against_kafka().then(|| Instant::now() + Duration::from_secs(120)),
     };
     let figures = hostile::run(&mut broker, &plan).expect("the broker stands it");
     assert!(
         figures["frames"] >= plan.frames || against_kafka(),
-        "too slow: {figures:?}"
+        "it takes no more connections: {figures:?}"
     );
     broker.terminate().expect("stopped");
 }
