@@ -343,13 +343,19 @@ pub fn joins_leaves_and_kills(
 }
 
 /// A live classic group whose members are replaced, one by one, by members of KIP-848,
-/// and those again by classic ones; again and again until the time is over.
-pub fn upgrades_and_back(bootstrap: &str, time: Duration, dir: &Path) -> anyhow::Result<Figures> {
+/// and those again by classic ones; again and again until the time is over. `session` is that of both kinds.
+pub fn upgrades_and_back(
+    bootstrap: &str,
+    session: Duration,
+    time: Duration,
+    dir: &Path,
+) -> anyhow::Result<Figures> {
     let end = Instant::now() + time;
     let mut feeder = Feeder::start(bootstrap, "moving", PARTITIONS)?;
-    let classic = Plan::new(bootstrap, "moving", "moving").batch(50);
+    let mut classic = Plan::new(bootstrap, "moving", "moving").batch(50);
+    classic.session = session;
     let new = classic.clone().consumer_protocol();
-    let session = classic.session.as_millis() as i64;
+    let session = session.as_millis() as i64;
     let mut crew = Crew::new(classic.clone());
     let mut figures = Figures::new();
     let mut connection = Connection::open(bootstrap, PATIENCE)?;

@@ -20,6 +20,8 @@ use crate::tools::{Tool, java_command};
 use crate::{cache, client};
 
 const LEAVE: Duration = Duration::from_secs(30);
+/// After which a member is missed, where a plan says nothing else.
+pub const SESSION: Duration = Duration::from_secs(3);
 
 /// A consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +90,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A classic member that commits each batch and is missed after three seconds.
+    /// A classic member that commits each batch and is missed after [`SESSION`].
     pub fn new(bootstrap: &str, topic: &str, group: &str) -> Plan {
         Plan {
             bootstrap: bootstrap.to_owned(),
@@ -97,10 +99,16 @@ impl Plan {
             protocol: Protocol::Classic,
             commit: Commit::Sync,
             assignor: None,
-            session: Duration::from_secs(3),
+            session: SESSION,
             instance: None,
             batch: 500,
         }
+    }
+
+    /// The same, not missed by its group for long: where nobody dies, on a machine that may be busy with other things.
+    pub fn patient(mut self) -> Plan {
+        self.session = Duration::from_secs(30);
+        self
     }
 
     /// The same with smaller or larger batches.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Options};
 use crate::client::Connection;
-use crate::members::{Kind, Member, Plan, committed};
+use crate::members::{Kind, Member, Plan, SESSION, committed};
 use crate::scratch::Scratch;
 
 /// Options that make a broker's groups gather quickly and miss members after three seconds.
@@ -15,10 +15,15 @@ pub fn quick_groups(options: Options) -> Options {
         .set("group.initial.rebalance.delay.ms", 300)
         .set("group.min.session.timeout.ms", 1_000)
         .set("group.consumer.min.session.timeout.ms", 1_000)
-        .set("group.consumer.session.timeout.ms", 3_000)
+        .set("group.consumer.session.timeout.ms", SESSION.as_millis())
         .set("group.consumer.min.heartbeat.interval.ms", 100)
         .set("group.consumer.heartbeat.interval.ms", 500)
         .set("group.consumer.assignment.interval.ms", 0)
+}
+
+/// Has groups of KIP-848 miss nobody for long, as [`Plan::patient`] does with classic members.
+pub fn patient_groups(options: Options) -> Options {
+    options.set("group.consumer.session.timeout.ms", 30_000)
 }
 
 /// A broker with a folder of its own.

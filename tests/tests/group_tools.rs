@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use drumlin_tests::client::Connection;
 use drumlin_tests::members::{Commit, Kind, Member, Plan, wait_until};
-use drumlin_tests::stage::{Stage, Topic};
+use drumlin_tests::stage::{Stage, Topic, patient_groups};
 use drumlin_tests::tools::{Tool, java, java_fails, kcat, kcat_produce};
 use serde_json::Value;
 
@@ -205,7 +206,7 @@ fn groups_have_configs_of_their_own() {
 /// A group of each protocol with a member at work, and an empty one.
 fn cast(stage: &Stage, topic: &Topic) -> Vec<Member> {
     read_and_leave(stage, &stage.plan(topic, "was"), 90);
-    let classic = stage.plan(topic, "classic");
+    let classic = stage.plan(topic, "classic").patient();
     let new = stage.plan(topic, "new").consumer_protocol();
     let mut members = vec![
         stage.member(Kind::Confluent, &classic, "member"),
@@ -222,7 +223,7 @@ fn cast(stage: &Stage, topic: &Topic) -> Vec<Member> {
 
 #[test]
 fn groups_are_listed_and_described() {
-    let stage = Stage::new("tools-describe");
+    let stage = Stage::with("tools-describe", patient_groups);
     let mut topic = stage.topic("t", PARTITIONS);
     topic.feed(30);
     let mut members = cast(&stage, &topic);
@@ -311,7 +312,10 @@ fn groups_are_listed_and_described() {
 
 #[test]
 fn consoles_perf_and_the_offsets_topic() {
-    let stage = Stage::new("tools-consoles");
+    // One partition for all groups, so that it can be read without being a member of one.
+    let stage = Stage::with("tools-consoles", |options| {
+        patient_groups(options).set("offsets.topic.num.partitions", 1)
+    });
     let mut topic = stage.topic("t", PARTITIONS);
     topic.feed(30);
     let bootstrap = stage.broker.bootstrap();
@@ -373,6 +377,7 @@ fn consoles_perf_and_the_offsets_topic() {
     }
 
     // What they left in __consumer_offsets, as Kafka's own formatters read it.
+    let records = &everything(&mut topic.connection, "__consumer_offsets").to_string();
     let formatted = |name: &'static str| -> Box<dyn FnOnce() -> Vec<Value> + Send + '_> {
         let bootstrap = &bootstrap;
         Box::new(move || {
@@ -380,14 +385,20 @@ fn consoles_perf_and_the_offsets_topic() {
             let arguments = [
                 "--topic",
                 "__consumer_offsets",
-                "--from-beginning",
+                "--partition",
+                "0",
+                "--offset",
+                "earliest",
+                "--max-messages",
+                records,
+                // It is not needed, but where records have been compacted away meanwhile.
                 "--timeout-ms",
-                "4000",
+                "30000",
                 "--formatter",
                 &formatter,
             ];
             let told = run(bootstrap, Tool::ConsoleConsumer, &arguments);
-            // One after another, not one a line; at the end it tells that its time is up.
+            // One after another, not one a line; in the end it may tell that its time is up.
             serde_json::Deserializer::from_str(&told)
                 .into_iter()
                 .map_while(Result::ok)
@@ -434,6 +445,19 @@ fn consoles_perf_and_the_offsets_topic() {
         forge(&bootstrap, &file).is_err(),
         "clients may not write to __consumer_offsets"
     );
+}
+
+/// How many records there are in a topic's first partition.
+fn everything(connection: &mut Connection, topic: &str) -> usize {
+    let end = connection.list_offset(topic, 0, -1).expect("the end");
+    let (mut next, mut count) = (0, 0);
+    while next < end {
+        let (error, records) = connection.fetch(topic, 0, next, 1_000).expect("an answer");
+        assert_eq!(error, 0, "{topic}");
+        count += records.len();
+        next = records.last().map_or(next, |r| r.offset + 1);
+    }
+    count
 }
 
 fn forge(bootstrap: &str, file: &Path) -> anyhow::Result<()> {

@@ -49,6 +49,11 @@ def told_offsets(found):
     return {str(p): o for p, o in sorted(found.items())}
 
 
+def heartbeat_ms(a):
+    """Often enough for a long session too: heartbeats are also how a member hears of a rebalance."""
+    return max(100, min(1000, a["session_ms"] // 4))
+
+
 def confluent(a):
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -114,7 +119,7 @@ def confluent(a):
     }
     if not new:
         settings["session.timeout.ms"] = a["session_ms"]
-        settings["heartbeat.interval.ms"] = max(100, a["session_ms"] // 4)
+        settings["heartbeat.interval.ms"] = heartbeat_ms(a)
         settings["partition.assignment.strategy"] = a.get("assignor") or "range"
     elif a.get("assignor"):
         settings["group.remote.assignor"] = a["assignor"]
@@ -166,7 +171,7 @@ def kafka_python(a):
         enable_auto_commit=a["commit"] == "auto",
         auto_commit_interval_ms=200,
         session_timeout_ms=a["session_ms"],
-        heartbeat_interval_ms=max(100, a["session_ms"] // 4),
+        heartbeat_interval_ms=heartbeat_ms(a),
         reconnect_backoff_max_ms=500,
         metadata_max_age_ms=2000,
         max_poll_records=a.get("batch", 500),
@@ -213,7 +218,7 @@ async def aio(a):
     from aiokafka.coordinator.assignors.range import RangePartitionAssignor
     from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
     from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import KafkaConnectionError, KafkaError
 
     assignors = {
         "range": RangePartitionAssignor,
@@ -229,7 +234,7 @@ async def aio(a):
         enable_auto_commit=a["commit"] == "auto",
         auto_commit_interval_ms=200,
         session_timeout_ms=a["session_ms"],
-        heartbeat_interval_ms=max(100, a["session_ms"] // 4),
+        heartbeat_interval_ms=heartbeat_ms(a),
         rebalance_timeout_ms=10000,
         metadata_max_age_ms=2000,
         retry_backoff_ms=100,
@@ -245,7 +250,15 @@ async def aio(a):
             tell(assigned=[], revoked=True)
 
     consumer.subscribe(a["topics"], listener=Listener())
-    await consumer.start()
+    # Brokers come and go in these tests: of those that it is told of at first one must answer.
+    started = False
+    while not started and not STOP:
+        try:
+            await consumer.start()
+            started = True
+        except KafkaConnectionError as e:
+            tell(trouble=repr(e))
+            await asyncio.sleep(0.1)
     while not STOP:
         for where, got in (await consumer.getmany(timeout_ms=100, max_records=a.get("batch", 500))).items():
             records = [(r.partition, r.offset, r.value) for r in got]

@@ -12,6 +12,7 @@ use drumlin_tests::churn;
 use drumlin_tests::flaky::Flaky;
 use drumlin_tests::hostile;
 use drumlin_tests::ledger::{self, Plan};
+use drumlin_tests::members::SESSION;
 use drumlin_tests::round_trip::Text;
 use drumlin_tests::scratch::Scratch;
 use drumlin_tests::stage::quick_groups;
@@ -165,7 +166,7 @@ fn groups(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
     let mut broker = Broker::start(options)?;
     let bootstrap = broker.bootstrap();
     let (churned, moved) = std::thread::scope(|scope| {
-        let moving = scope.spawn(|| churn::upgrades_and_back(&bootstrap, time, dir));
+        let moving = scope.spawn(|| churn::upgrades_and_back(&bootstrap, SESSION, time, dir));
         let churned = churn::joins_leaves_and_kills(&bootstrap, seed, time, dir);
         (churned, moving.join())
     });
