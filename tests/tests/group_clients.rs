@@ -207,6 +207,8 @@ fn clients_of_old_brokers_keep_their_offsets() {
     }
     let stage = Stage::new("clients-old");
     let topic = stage.topic("t", 2);
+    // Requests that a coordinator refuses while it loads are made again, and would be told too.
+    assert_eq!(stage.committed(&stage.plan(&topic, "old"), 1), [].into());
     let mut python = Command::new(cache::python().expect("python"));
     python
         .args(["-c", OFFSETS_OF_ALL_TIMES])
