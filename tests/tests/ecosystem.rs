@@ -164,11 +164,12 @@ fn connect_moves_tasks_and_loses_nothing() {
         owners.extend(worker.owners("sink", 2)?);
         Some(owners.into_iter().collect())
     };
+    let mut victim = None;
     wait_for("two workers share the tasks", || {
-        spread(&workers[0]).is_some_and(|w| w.len() == 2)
+        victim = workers[0].owners("source", 1).and_then(|mut of| of.pop());
+        victim.is_some() && spread(&workers[0]).is_some_and(|w| w.len() == 2)
     });
-
-    let victim = workers[0].owners("source", 1).expect("it runs").remove(0);
+    let victim = victim.expect("somebody runs it");
     let dead = workers
         .iter()
         .position(|w| w.id() == victim)
