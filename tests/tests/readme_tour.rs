@@ -104,7 +104,7 @@ fn the_tour_does_what_it_says() {
         client::answers("localhost:9092") && lines.all(|l| printed(&printed_yet, l))
     };
     broker
-        .wait_ready(Duration::from_secs(30), all_printed)
+        .wait_ready(Duration::from_secs(60), all_printed)
         .expect("it answers, and says what the README says");
     for block in &blocks[1..] {
         let output = process::run(shell("", &block.script, scratch.path()), Duration::from_secs(60))

@@ -13,8 +13,9 @@ use super::{Outcome, Report, Settings};
 const VARIABLE: &str = "DRUMLIN_PLAY";
 /// Precedes the outcome on the child's output.
 const MARK: &str = "DRUMLIN-OUTCOME ";
-/// Real time after which a run is taken to spin for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Real time after which a run is taken to spin for ever; a seed takes a second or two of a machine that has nothing
+/// else to do.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// In a child process: plays what it was told to and prints what came of it. False: this is no child.
 pub fn play_if_told() -> bool {
