@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::keys;
+use common::{PATIENCE, keys};
 use drumlin_log::check::{CheckOptions, Kind, Report, check};
 use drumlin_log::export::{ExportOptions, export};
 use drumlin_log::{
@@ -154,10 +154,7 @@ impl Node {
     }
 
     async fn stop(&self, log: Log) {
-        assert!(
-            log.shutdown(tokio::time::Instant::now() + Duration::from_secs(10))
-                .await
-        );
+        assert!(log.shutdown(tokio::time::Instant::now() + PATIENCE).await);
     }
 
     fn segments(&self) -> Vec<String> {
@@ -312,13 +309,15 @@ async fn damage_is_found_though_offsets_may_be_missing() {
     log.seal_now().await;
     log.clean_now().await;
     // What was replaced goes in the keeper's next turn.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let replaced = |report: &Report| report.waiting.iter().any(|key| key.contains("/segment/"));
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while replaced(&node.check().await) {
+        assert!(tokio::time::Instant::now() < end, "what was replaced stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     node.stop(log).await;
     let report = node.check().await;
-    assert!(
-        report.is_clean() && report.waiting.iter().all(|key| !key.contains("/segment/")),
-        "{report}"
-    );
+    assert!(report.is_clean() && !replaced(&report), "{report}");
     let segments = node.segments();
     let key = segments.first().unwrap().clone();
     let path = node.dir.path().join("store").join(&key);
@@ -378,10 +377,7 @@ async fn a_topic_deleted_while_it_is_compacted_leaves_nothing() {
         log.drop_partition(ID);
         let mut swept = log.swept();
         let gone = swept.wait_for(|topics| topics.contains(&ID.topic));
-        tokio::time::timeout(Duration::from_secs(20), gone)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap();
         cleaning.await.unwrap();
         log.seal_now().await;
         assert_eq!(node.segments(), Vec::<String>::new(), "after {wait_us} µs");

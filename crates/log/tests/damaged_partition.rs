@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{History, TOPIC, id, keys};
+use common::{History, PATIENCE, TOPIC, eventually, id, keys};
 use drumlin_log::check::Kind;
 use drumlin_log::{AppendError, AppendOptions, DeleteRecordsError, Log, ReadError, snapshot_prefix};
 use drumlin_records::BatchHeader;
@@ -178,16 +178,10 @@ async fn a_leaf_is_lost(gone: bool) {
     for _ in 0..6 {
         history.append(&log, 0, 45).await;
         history.append(&log, 1, 3).await;
-        let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+        let sealed = tokio::time::timeout(PATIENCE, log.seal_now());
         sealed.await.expect("rounds go on");
     }
-    let swept = async {
-        while stray.exists() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let swept = tokio::time::timeout(Duration::from_secs(10), swept).await;
-    assert!(swept.is_ok(), "what other partitions do not need goes");
+    eventually("what other partitions do not need goes", || !stray.exists()).await;
     let read = log
         .read(&partition, partition.log_start_offset(), 1 << 20, true)
         .await;
@@ -246,7 +240,7 @@ async fn a_bundle_is_lost(gone: bool) {
         history.append(&log, 0, 5).await;
         history.append(&log, 1, 5).await;
         history.append(&log, 2, 5).await;
-        let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+        let sealed = tokio::time::timeout(PATIENCE, log.seal_now());
         sealed.await.expect("rounds go on");
     }
     history.append(&log, 1, 40).await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{History, eventually, harm, id, keys};
+use common::{History, PATIENCE, eventually, harm, id, keys};
 use drumlin_log::check::Kind;
 use drumlin_log::{Log, PartitionConfig, ReadError};
 use drumlin_records::{BatchBuilder, BatchHeader, Compression};
@@ -52,7 +52,7 @@ async fn unreadable(history: &History, log: &Log, p: i32) -> Vec<(usize, String)
 }
 
 async fn seal(log: &Log) {
-    let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+    let sealed = tokio::time::timeout(PATIENCE, log.seal_now());
     sealed.await.expect("rounds go on");
 }
 
@@ -154,11 +154,12 @@ async fn entries_around_a_damaged_one_are_deleted() {
         history.append(&log, p, 8).await;
     }
     let (key, path) = object_of(&history, 0, 1);
-    let harm = || {
-        harm(&path, 600);
-    };
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    harm();
+    harm(&path, 600);
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while unreadable(&history, &log, 0).await.is_empty() {
+        assert!(tokio::time::Instant::now() < end, "it stays in memory");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     seal(&log).await;
     let failed = unreadable(&history, &log, 0).await;
     assert!(
@@ -252,7 +253,7 @@ async fn compaction_waits_for_the_damaged_object() {
         commit.wait().await.unwrap();
         seal(&log).await;
     }
-    let cleaned = tokio::time::timeout(Duration::from_secs(20), log.clean_now());
+    let cleaned = tokio::time::timeout(PATIENCE, log.clean_now());
     cleaned.await.expect("it is put off");
     let failed = unreadable(&history, &log, 0).await;
     assert!(matches!(&failed[..], [(1, _)]), "{failed:?}");

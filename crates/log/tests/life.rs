@@ -193,7 +193,7 @@ async fn story(mut node: Node) {
             assert!(latest.offset >= expected.last().unwrap().0);
         }
         if life % 2 == 0 {
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
             assert!(log.shutdown(deadline).await);
         }
         log = node.start(3).await;

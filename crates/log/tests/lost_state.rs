@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{History, id, keys};
+use common::{History, PATIENCE, id, keys};
 use drumlin_log::{AppendError, AppendOptions, Log, ReadError};
 use drumlin_records::BatchHeader;
 
@@ -101,7 +101,7 @@ async fn a_leaf_is_lost(gone: bool) {
         if life != 2 {
             history.append(&log, COUNT, 1).await;
             history.append_each(&log, 0..3, 1).await;
-            let sealed = tokio::time::timeout(Duration::from_secs(20), log.seal_now());
+            let sealed = tokio::time::timeout(PATIENCE, log.seal_now());
             sealed.await.expect("rounds go on");
         }
         if life != 3 {

@@ -31,25 +31,31 @@ fn having(root: &Path, part: &str) -> Vec<String> {
 /// A file where the folder of checkpoints' bodies should be: every round fails after its uploads.
 struct NoBodies {
     folder: PathBuf,
-    aside: PathBuf,
+    aside: Vec<PathBuf>,
 }
 
 impl NoBodies {
     fn put_up(history: &History) -> Self {
         let folder = history.file(&format!("{}/body", chain(history)));
-        let aside = history.dir.path().join("bodies");
-        if folder.exists() {
-            std::fs::rename(&folder, &aside).unwrap();
-        }
+        let mut aside = Vec::new();
+        let obstacle = history.dir.path().join("obstacle");
+        std::fs::write(&obstacle, b"in the way").unwrap();
         std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
-        std::fs::write(&folder, b"in the way").unwrap();
+        // A round that is under way makes the folder again as soon as it is gone.
+        while std::fs::rename(&obstacle, &folder).is_err() {
+            let next = history.dir.path().join(format!("bodies-{}", aside.len()));
+            std::fs::rename(&folder, &next).unwrap();
+            aside.push(next);
+        }
         Self { folder, aside }
     }
 
     fn take_away(self) {
         std::fs::remove_file(&self.folder).unwrap();
-        if self.aside.exists() {
-            std::fs::rename(&self.aside, &self.folder).unwrap();
+        std::fs::create_dir(&self.folder).unwrap();
+        for body in self.aside.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap()) {
+            let body = body.unwrap();
+            std::fs::rename(body.path(), self.folder.join(body.file_name())).unwrap();
         }
     }
 }

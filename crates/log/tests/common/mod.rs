@@ -19,23 +19,14 @@ use drumlin_records::{BatchBuilder, BatchHeader, Compression};
 
 pub const TOPIC: TopicId = TopicId([7; 16]);
 pub const PARTITIONS: i32 = 4;
+/// How long anything may take, on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn id(partition: i32) -> TopicPartition {
     TopicPartition {
         topic: TOPIC,
         partition,
     }
-}
-
-/// Waits until it holds, ten seconds at most.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}");
 }
 
 fn options() -> LogOptions {
@@ -222,10 +213,19 @@ impl History {
     }
 
     pub async fn stop(&mut self, log: Log) {
+        assert!(log.shutdown(tokio::time::Instant::now() + PATIENCE).await);
+    }
+}
+
+/// Waits until it holds.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
         assert!(
-            log.shutdown(tokio::time::Instant::now() + Duration::from_secs(10))
-                .await
+            tokio::time::Instant::now() < end,
+            "not within {PATIENCE:?}: {what}"
         );
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
