@@ -19,7 +19,9 @@ use crate::process::{Process, tail};
 use crate::tools::{Tool, java_command};
 use crate::{cache, client};
 
-const LEAVE: Duration = Duration::from_secs(30);
+const LEAVE: Duration = Duration::from_secs(60);
+/// The longest that a coordinator may load.
+const LOADED: Duration = Duration::from_secs(60);
 /// After which a member is missed, where a plan says nothing else.
 pub const SESSION: Duration = Duration::from_secs(3);
 
@@ -577,8 +579,8 @@ pub fn committed(
     topic: &str,
     partitions: i32,
 ) -> anyhow::Result<BTreeMap<i32, i64>> {
-    let mut connection = client::Connection::open(bootstrap, Duration::from_secs(10))?;
-    let end = Instant::now() + Duration::from_secs(20);
+    let mut connection = client::Connection::open(bootstrap, LOADED)?;
+    let end = Instant::now() + LOADED;
     loop {
         // A coordinator that loads, or an offsets topic that is being made, says so.
         match connection.committed(group, topic, partitions)? {

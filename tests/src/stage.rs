@@ -50,7 +50,7 @@ impl Stage {
 
     /// A connection to it.
     pub fn connect(&self) -> Connection {
-        Connection::open(&self.broker.bootstrap(), Duration::from_secs(20)).expect("a connection")
+        Connection::open(&self.broker.bootstrap(), Duration::from_secs(60)).expect("a connection")
     }
 
     /// Makes a topic.

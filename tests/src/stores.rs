@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -15,6 +15,8 @@ const PASSWORD: &str = "drumlin-secret";
 /// The bucket that every S3 store of the tests has.
 pub const BUCKET: &str = "drumlin";
 const START: Duration = Duration::from_secs(60);
+/// How long the answer to a plain GET may take.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Where a broker keeps its log.
 pub trait Store: Send + Sync {
@@ -230,8 +232,8 @@ impl Seaweed {
     }
 
     fn create_bucket(&self, master: u16, filer: u16) -> anyhow::Result<()> {
-        let mut last = anyhow::anyhow!("not tried");
-        for _ in 0..30 {
+        let end = Instant::now() + START;
+        loop {
             let mut request = Command::new("curl");
             request.args([
                 "-sf",
@@ -243,11 +245,12 @@ impl Seaweed {
             request.args(["-X", "PUT", &format!("http://127.0.0.1:{}/{BUCKET}", self.port)]);
             match process::run(request, Duration::from_secs(10)) {
                 Ok(_) => return Ok(()),
-                Err(e) => last = e,
+                Err(e) if Instant::now() >= end => {
+                    return Err(e.context(format!("master {master}, filer {filer}")));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(300)),
             }
-            std::thread::sleep(Duration::from_millis(300));
         }
-        Err(last.context(format!("master {master}, filer {filer}")))
     }
 
     /// The bucket, under `prefix`.
@@ -350,7 +353,7 @@ pub fn http_ok(port: u16, path: &str) -> bool {
 pub fn http_get(port: u16, path: &str) -> anyhow::Result<String> {
     use std::io::{Read, Write};
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(ANSWER))?;
     write!(
         socket,
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"

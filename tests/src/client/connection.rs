@@ -239,7 +239,7 @@ impl Connection {
         partition: i32,
         values: &[V],
     ) -> anyhow::Result<i64> {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             match self.produce_all(topic, partition, values, 20_000)? {
                 (0, offset) => return Ok(offset),
