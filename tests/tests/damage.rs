@@ -833,7 +833,9 @@ fn damaged_local_files_are_fetched_again() {
     let mut broker = Broker::start(options).expect("a broker");
     connect(&broker).create_topic(TOPIC, 1, &[]).expect("a topic");
     let mut expected = Vec::new();
-    for number in 0..30 {
+    // A dozen blocks. The cache's memory has eight shards, and each of them keeps the block that it had last, however
+    // little it may: of fewer blocks all may stay in memory, and then nothing is ever read from the disk.
+    for number in 0..60 {
         let value = value("record", number, 100_000);
         produce(&broker, TOPIC, &value);
         expected.push(value);
@@ -860,7 +862,7 @@ fn damaged_local_files_are_fetched_again() {
     let blocks = broker.cache_dir().join("blocks");
     wait_for("cached blocks", PATIENCE, || {
         assert!(all(&broker, TOPIC).into_values().eq(expected.iter().cloned()));
-        metric(&broker, SERVED, "cold") > 2_000_000.0 && !files(&blocks).is_empty()
+        metric(&broker, SERVED, "cold") > 5_000_000.0 && !files(&blocks).is_empty()
     });
     broker.terminate().expect("it stops");
     harm(&blocks);
