@@ -127,16 +127,18 @@ fn a_full_store_directory() {
         return;
     }
     const FLOOD: Duration = Duration::from_secs(4);
-    const RECORD: usize = 200_000;
+    // Too large for the journal, so that its WAL objects have files.
+    const RECORD: usize = 1_100_000;
     let scratch = Scratch::new("full").expect("a folder");
     let disk = Disk::new(scratch.path(), 96).expect("a disk");
     let options = Options::on(&scratch.join("broker"), Local::new(disk.path("store")))
         .sealing_often()
-        .set("wal.unflushed.max.bytes", 8 << 20);
+        .set("wal.unflushed.max.bytes", 8 << 20)
+        .set("message.max.bytes", 2 << 20);
     let mut broker = Broker::start(disk.under(options)).expect("a broker");
     connect(&broker).create_topic(TOPIC, 1, &[]).expect("a topic");
     let mut acknowledged = BTreeMap::new();
-    for number in 0..40 {
+    for number in 0..12 {
         let value = value("before", number, RECORD);
         acknowledged.insert(produce(&broker, TOPIC, &value), value);
     }
@@ -529,7 +531,9 @@ fn foreign_and_newer_objects_are_refused() {
     }
     let scratch = Scratch::new("foreign").expect("a folder");
     let make = |name: &str, expected: &mut Vec<String>| {
+        // Without a journal, so that every object has a file.
         let options = Options::local(&scratch.join(name))
+            .set("local.store.buffered", true)
             .set("seal.round.ms", 3_000)
             .set("seal.segment.min.bytes", 1);
         let mut broker = Broker::start(options).expect("a broker");
@@ -743,7 +747,9 @@ fn damaged_recent_data() {
         return;
     }
     let scratch = Scratch::new("recent").expect("a folder");
-    let mut broker = Broker::start(Options::local(&scratch.join("broker"))).expect("a broker");
+    // Without a journal, so that every object has a file.
+    let options = Options::local(&scratch.join("broker")).set("local.store.buffered", true);
+    let mut broker = Broker::start(options).expect("a broker");
     connect(&broker).create_topic(TOPIC, 1, &[]).expect("a topic");
     // One after the other, so that each has an object of its own.
     for number in 0..10 {

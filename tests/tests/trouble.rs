@@ -309,6 +309,8 @@ fn a_damaged_object() {
         (0, 0)
     );
     produce(&broker, "whole");
+    // Until then the journal of a directory cannot tell damage to its last records from puts that were cut off.
+    std::thread::sleep(Duration::from_secs(1));
     broker.kill9().expect("killed");
     let mut found = Vec::new();
     files_with(&scratch.join("broker/store"), marker, &mut found);
@@ -325,13 +327,8 @@ fn a_damaged_object() {
     let check = broker.command_of(&["store", "check"]).expect("a command");
     let told = process::run_any(check, Duration::from_secs(60)).expect("store check");
     assert_eq!(told.status.code(), Some(1), "{told:?}");
-    let name = found[0]
-        .file_name()
-        .expect("a name")
-        .to_string_lossy()
-        .into_owned();
     assert!(
-        format!("{}{}", told.stdout, told.stderr).contains(&name),
+        format!("{}{}", told.stdout, told.stderr).contains("/log/0"),
         "the damaged object is not named: {told:?}"
     );
 

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    Extensions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload,
 };
 use tokio::time::{Instant, timeout};
 
@@ -239,14 +240,31 @@ impl Bucket {
 
     /// Puts a new object: ONE attempt, atomic put-if-absent. Durable when it returns `Ok`.
     pub async fn put_new(&self, key: &str, body: Bytes, why: Reason) -> Result<(), PutNewError> {
+        self.put_new_with(key, body, why, Extensions::new()).await
+    }
+
+    /// As [`Bucket::put_new`], of an object that is deleted before long.
+    pub(crate) async fn put_new_brief(&self, key: &str, body: Bytes, why: Reason) -> Result<(), PutNewError> {
+        let mut hint = Extensions::new();
+        if self.kind() == BucketKind::Local {
+            hint.insert(Brief);
+        }
+        self.put_new_with(key, body, why, hint).await
+    }
+
+    async fn put_new_with(
+        &self,
+        key: &str,
+        body: Bytes,
+        why: Reason,
+        extensions: Extensions,
+    ) -> Result<(), PutNewError> {
         let path = path_of(Operation::PutNew, key)?;
-        let mut options = PutOptions {
+        let options = PutOptions {
             mode: PutMode::Create,
+            extensions,
             ..PutOptions::default()
         };
-        if why == Reason::Wal && self.kind() == BucketKind::Local {
-            options.extensions.insert(Brief);
-        }
         let size = body.len() as u64;
         let work = self
             .shared

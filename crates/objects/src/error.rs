@@ -127,6 +127,7 @@ impl StoreError {
                         key,
                         what: RANGE.to_owned(),
                     },
+                    LocalFailure::Refused(what) => Self::Invalid { operation, key, what },
                 },
                 Err(source) => Self::failed(operation, key, whole_text(&*source)),
             },
@@ -188,6 +189,9 @@ pub(crate) enum LocalFailure {
     Io(#[source] io::Error),
     #[error("range not satisfiable")]
     Range,
+    /// Nothing that another attempt would change.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl From<io::Error> for LocalFailure {

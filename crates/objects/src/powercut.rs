@@ -236,6 +236,12 @@ impl PowerCutStore {
             sleep(Duration::from_micros(50)).await;
         }
         self.step(cuts).await;
+        // Nobody has put it meanwhile: this one had the claim.
+        let result = self.shared.seen.put_opts(location, payload, opts).await;
+        if result.is_err() {
+            self.state().written.remove(location);
+            return result;
+        }
         {
             let mut state = self.state();
             state.journal.insert(location.clone());
@@ -251,7 +257,6 @@ impl PowerCutStore {
                 }
             }
         }
-        let result = self.shared.seen.put_opts(location, payload, opts).await;
         self.step(cuts).await;
         result
     }

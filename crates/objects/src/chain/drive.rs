@@ -11,6 +11,7 @@ use super::read::{ReadBack, read_back};
 use super::writer::{ChainEnd, Shared};
 use crate::bucket::BucketKind;
 use crate::error::{PutNewError, StoreError};
+use crate::stats::Reason;
 
 /// Puts one slot until its fate is known. Rule A2: one single put an attempt, and the bytes belong to the task
 /// (and, on a local store, to the system call) until it is over.
@@ -85,7 +86,14 @@ pub(super) fn warn_now_and_then(failed: u32, key: &str, error: &StoreError) {
 
 /// One put, and a second one of the same bytes beside it when the first is slow.
 async fn put_hedged(shared: &Shared, key: &str, bytes: &Bytes) -> Result<(), PutNewError> {
-    let put = || shared.bucket.put_new(key, bytes.clone(), shared.options.why);
+    let why = shared.options.why;
+    let put = || async move {
+        // What a WAL says is sealed soon, and deleted; the birth stays, and is not put here.
+        match why {
+            Reason::Wal => shared.bucket.put_new_brief(key, bytes.clone(), why).await,
+            _ => shared.bucket.put_new(key, bytes.clone(), why).await,
+        }
+    };
     let hedge_after = shared
         .options
         .hedge_after

@@ -39,7 +39,7 @@ use object_store::{
 
 use crate::env::Env;
 use crate::error::{LocalFailure, LockError, OpenError};
-use journal::Journal;
+use journal::{Journal, Opening};
 pub use lock::LockGuard;
 use read::read_error;
 use recycle::Recycled;
@@ -48,8 +48,8 @@ use shared::How;
 const TMP: &str = ".tmp";
 const LOCK: &str = ".lock";
 const JOURNAL: &str = ".journal";
-/// Deletions in the journal are written down together, this long after the first.
-pub(crate) const WRITE_DOWN: Duration = Duration::from_millis(20);
+/// What was deleted in the journal, and which puts are over, is written down this long after the first of them.
+pub(crate) const WRITE_DOWN: Duration = Duration::from_millis(50);
 /// Files are created in this many directories, which lie apart ([`write::spread`]): ext4 takes a new inode near its
 /// directory, and scans past recently deleted ones.
 const TMP_DIRS: u64 = 16;
@@ -86,9 +86,20 @@ pub(crate) struct Shared {
     /// The directory's lock, while somebody has it.
     lock: Mutex<Weak<File>>,
     /// Read when it is first needed, and anew when the directory was locked.
-    journal: Mutex<Option<Arc<Journal>>>,
+    journal: Mutex<JournalSlot>,
     /// Deletions in the journal will be written down.
     writing_down: AtomicBool,
+    env: Env,
+}
+
+/// What is known of the journal.
+#[derive(Default)]
+enum JournalSlot {
+    #[default]
+    Unread,
+    Read(Arc<Journal>),
+    /// While it was read, an fsync failed.
+    FsyncFailed(String),
 }
 
 /// A put's hint, in its extensions: the object is deleted before long. A local directory has a cheaper place for it.
@@ -132,6 +143,7 @@ impl LocalStore {
             lock: Mutex::default(),
             journal: Mutex::default(),
             writing_down: AtomicBool::new(false),
+            env: env.clone(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -158,8 +170,12 @@ impl LocalStore {
     /// are looked through in the background.
     pub fn lock(&self) -> std::result::Result<LockGuard, LockError> {
         let guard = lock::lock(&self.shared.root, &self.shared.root.join(LOCK))?;
-        *self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner) = guard.held();
-        *self.shared.journal_slot() = None;
+        {
+            // Under one lock: nobody finds the journal of a time before under the new one.
+            let mut slot = self.shared.journal_slot();
+            *self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner) = guard.held();
+            *slot = JournalSlot::Unread;
+        }
         let (shared, env) = (self.shared.clone(), self.env.clone());
         self.env.spawn("local-tmp", async move {
             env.blocking(move || {
@@ -242,6 +258,17 @@ impl Settle for LocalStore {
     }
 }
 
+/// Lets the headers of the journal follow what has happened, once for all that happens until then.
+fn write_down_soon(shared: &Arc<Shared>, env: &Env) {
+    if !shared.writing_down.swap(true, Ordering::Relaxed) {
+        let (shared, later) = (shared.clone(), env.clone());
+        env.spawn("local-journal", async move {
+            tokio::time::sleep(WRITE_DOWN).await;
+            later.blocking(move || shared.write_down()).await;
+        });
+    }
+}
+
 #[async_trait::async_trait]
 impl ObjectStore for LocalStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
@@ -254,7 +281,7 @@ impl ObjectStore for LocalStore {
         };
         let (shared, location) = (self.shared.clone(), location.clone());
         // Rule A2: the closure owns the payload until the system calls are over, whoever stops waiting.
-        let (result, wants_tending) = self
+        let (result, brief) = self
             .env
             .blocking(move || {
                 let result = match shared.put(&location, &payload, how) {
@@ -272,10 +299,13 @@ impl ObjectStore for LocalStore {
                     }
                     Err(failure) => Err(failure.into()),
                 };
-                (result, shared.journal_wants_tending())
+                (result, matches!(how, How::Create { brief_at: Some(_) }))
             })
             .await;
-        if wants_tending {
+        if brief {
+            write_down_soon(&self.shared, &self.env);
+        }
+        if self.shared.journal_wants_tending() {
             let (shared, env) = (self.shared.clone(), self.env.clone());
             self.env.spawn("local-journal", async move {
                 env.blocking(move || shared.tend_journal()).await;
@@ -301,12 +331,8 @@ impl ObjectStore for LocalStore {
                 async move {
                     let (deleting, key) = (shared.clone(), location.clone());
                     let in_journal = env.blocking(move || deleting.delete(&key)).await?;
-                    if in_journal && !shared.writing_down.swap(true, Ordering::Relaxed) {
-                        let later = env.clone();
-                        env.spawn("local-journal", async move {
-                            tokio::time::sleep(WRITE_DOWN).await;
-                            later.blocking(move || shared.write_down_deletions()).await;
-                        });
+                    if in_journal {
+                        write_down_soon(&shared, &env);
                     }
                     Ok(location)
                 }

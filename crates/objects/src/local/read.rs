@@ -4,13 +4,15 @@ use super::*;
 
 impl Shared {
     pub(super) fn read(&self, location: &Path, options: &GetOptions) -> Result<GetResult> {
+        // While this is there no other process writes the journal.
+        let held = self.held();
         if let Some(result) = self.read_journal(location, options)? {
             return Ok(result);
         }
         match self.read_file(location.clone(), options) {
             // It was put, or given a file, since another process's journal was read.
-            Err(Error::NotFound { .. }) if self.held().is_none() && self.root.join(JOURNAL).exists() => {
-                *self.journal_slot() = None;
+            Err(Error::NotFound { .. }) if held.is_none() && self.root.join(JOURNAL).exists() => {
+                self.journal_now()?;
                 match self.read_journal(location, options)? {
                     Some(result) => Ok(result),
                     None => self.read_file(location.clone(), options),

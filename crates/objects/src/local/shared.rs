@@ -55,26 +55,78 @@ impl Shared {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    pub(super) fn journal_slot(&self) -> MutexGuard<'_, Option<Arc<Journal>>> {
+    pub(super) fn journal_slot(&self) -> MutexGuard<'_, JournalSlot> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The journal. Its files are read at the first call.
+    /// The journal. Its files are read at the first call, and anew for who has, or lost, the lock.
     pub(super) fn journal(&self) -> std::result::Result<Arc<Journal>, LocalFailure> {
         let mut slot = self.journal_slot();
-        if let Some(journal) = &*slot {
-            return Ok(journal.clone());
-        }
-        let is_object = |key: &str| fs::symlink_metadata(self.root.join(key)).is_ok();
         let writes = self.held().is_some();
-        let journal = Journal::open(&self.root.join(JOURNAL), writes, !self.is_buffered(), is_object)?;
-        Ok(slot.insert(Arc::new(journal)).clone())
+        match &*slot {
+            JournalSlot::Read(journal) if journal.writes() == writes => return Ok(journal.clone()),
+            // Rule S2: what the disk holds is not known, and another fsync would not say so.
+            JournalSlot::FsyncFailed(what) => {
+                return Err(LocalFailure::Fsync(io::Error::other(what.clone())));
+            }
+            JournalSlot::Read(_) | JournalSlot::Unread => {}
+        }
+        let opened = self.open_journal(writes);
+        match &opened {
+            Ok(journal) => *slot = JournalSlot::Read(journal.clone()),
+            Err(LocalFailure::Fsync(error)) => *slot = JournalSlot::FsyncFailed(error.to_string()),
+            Err(_) => *slot = JournalSlot::Unread,
+        }
+        opened
+    }
+
+    fn open_journal(&self, writes: bool) -> std::result::Result<Arc<Journal>, LocalFailure> {
+        // A file counts before the journal's record once its name is durable: whoever made it may have died before.
+        let durable = std::cell::RefCell::new(HashSet::new());
+        let is_object = |key: &str| {
+            let path = self.root.join(key);
+            let there = is_there(&path)?;
+            if there && writes && durable.borrow_mut().insert(path.parent().map(FsPath::to_owned)) {
+                self.forget(&path);
+                self.make_parent_durable(&path)?;
+            }
+            Ok(there)
+        };
+        let mut seed = [0; 16];
+        seed[..8].copy_from_slice(&self.env.random_u64().to_be_bytes());
+        seed[8..].copy_from_slice(&self.env.random_u64().to_be_bytes());
+        let opening = Opening {
+            writes,
+            direct: !self.is_buffered(),
+            seed,
+        };
+        let dir = self.root.join(JOURNAL);
+        let opened = Journal::open(&dir, opening, is_object);
+        let opened = match opened {
+            // Copied here from elsewhere: this file system refuses direct I/O.
+            Err(LocalFailure::Io(error)) if opening.direct && writes && write::is_refusal(&error) => {
+                self.buffered.store(true, Ordering::Relaxed);
+                Journal::open(
+                    &dir,
+                    Opening {
+                        direct: false,
+                        ..opening
+                    },
+                    is_object,
+                )
+            }
+            other => other,
+        };
+        opened.map(Arc::new)
     }
 
     /// The journal as it is now, also if another process writes it.
     pub(super) fn journal_now(&self) -> std::result::Result<Arc<Journal>, LocalFailure> {
         if self.held().is_none() {
-            *self.journal_slot() = None;
+            let mut slot = self.journal_slot();
+            if let JournalSlot::Read(_) = &*slot {
+                *slot = JournalSlot::Unread;
+            }
         }
         self.journal()
     }
@@ -84,12 +136,9 @@ impl Shared {
         let Some(_held) = self.held().filter(|_| !self.is_buffered()) else {
             return;
         };
-        let tended = self.journal().and_then(|journal| {
-            let mut tag = [0; 16];
-            tag[..8].copy_from_slice(&self.tag.to_be_bytes());
-            tag[8..].copy_from_slice(&self.next_tmp.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-            journal.tend(tag, |key, bytes| self.give_file(key, bytes))
-        });
+        let tended = self
+            .journal()
+            .and_then(|journal| journal.tend(|key, bytes| self.give_file(key, bytes)));
         if let Err(failure) = tended {
             // Puts go the longer way then, and say what is wrong if that is closed too.
             tracing::debug!(%failure, "no file for the journal");
@@ -97,9 +146,7 @@ impl Shared {
     }
 
     pub(super) fn journal_wants_tending(&self) -> bool {
-        self.journal_slot()
-            .as_ref()
-            .is_some_and(|journal| journal.wants_tending())
+        matches!(&*self.journal_slot(), JournalSlot::Read(journal) if journal.wants_tending())
     }
 
     pub(super) fn give_file(&self, key: &str, bytes: Bytes) -> std::result::Result<(), LocalFailure> {
@@ -130,7 +177,7 @@ impl Shared {
             && held.is_some()
             && !self.is_buffered()
         {
-            if fs::symlink_metadata(&path).is_ok() {
+            if is_there(&path)? {
                 return Ok(false);
             }
             if journal.put(&claim, payload, now_ms)? {
@@ -146,23 +193,27 @@ impl Shared {
 
     /// Deletes an object. True: it was in the journal, where that is to be written down.
     pub(super) fn delete(&self, location: &Path) -> std::result::Result<bool, Error> {
-        let journal = self.journal()?;
+        let held = self.held();
+        let journal = self.journal_now()?;
         let claim = journal.hold(location.as_ref());
         if journal.delete(&claim) {
-            return Ok(true);
+            return match held {
+                Some(_) => Ok(true),
+                None => Err(LocalFailure::Refused("another process has the directory".to_owned()).into()),
+            };
         }
         self.delete_file(location)
             .map_err(|error| read_error(location, error))?;
         Ok(false)
     }
 
-    pub(super) fn write_down_deletions(&self) {
+    pub(super) fn write_down(&self) {
         self.writing_down.store(false, Ordering::Relaxed);
         if let (Some(_held), Ok(journal)) = (self.held(), self.journal())
             && let Err(error) = journal.write_headers()
         {
-            // What comes back after a crash is deleted again.
-            tracing::warn!(root = %self.root.display(), %error, "deletions could not be written down");
+            // What comes back after a crash is deleted again, and the next time tells all.
+            tracing::warn!(root = %self.root.display(), %error, "what happened in the journal could not be written down");
         }
     }
 
@@ -223,5 +274,14 @@ impl Shared {
         }
         durable.insert(parent.to_owned());
         Ok(())
+    }
+}
+
+/// Whether there is a file. Any other failure is none of a missing one.
+fn is_there(path: &FsPath) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -196,7 +196,7 @@ fn open_direct(shared: &Shared, size: u64) -> io::Result<(Tmp, File)> {
     Ok((tmp, file))
 }
 
-fn is_refusal(error: &io::Error) -> bool {
+pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP))
 }
 

@@ -67,13 +67,8 @@ impl HeaderOnDisk {
 }
 
 /// One write of header and bytes, from where they lie if they lie aligned.
-pub(super) fn write_record(
-    file: &File,
-    block: u32,
-    header: &RecordHeader,
-    payload: &PutPayload,
-) -> io::Result<()> {
-    let at = u64::from(block) * BLOCK as u64;
+pub(super) fn write_record(file: &File, header: &RecordHeader, payload: &PutPayload) -> io::Result<()> {
+    let at = u64::from(header.this.block) * BLOCK as u64;
     let mut chunks = payload.iter();
     if let (Some(body), None) = (chunks.next(), chunks.next())
         && body.len() > SMALL
@@ -94,7 +89,7 @@ pub(super) fn write_record(
             return Ok(());
         }
     }
-    let mut scratch = Aligned::new(header.blocks() as usize * BLOCK);
+    let mut scratch = Aligned::new(header.this.blocks() as usize * BLOCK);
     let record = scratch.as_mut();
     header.encode(record);
     let mut end = BLOCK;

@@ -14,8 +14,10 @@
 //! - A file is written again, from its front, when all its objects are deleted: a new generation, whose header is
 //!   written before the first record. That record's `fdatasync` makes both durable.
 //! - Of two records of a key the later is the object: the other's put failed. A file of that name goes before both.
-//! - At most [`WINDOW`] puts are in flight, counted from the oldest: a record further back that is not whole was
-//!   damaged, and is not what a crash cut off.
+//! - A header says which puts were over when it was written, some times a second; and at most [`WINDOW`] are in flight,
+//!   counted from the oldest. A record further back that is not whole was damaged, and is not what a crash cut off. Its
+//!   object stays, damaged. Its header's damage does not hide it, since
+//!   the next record names it, and numbers have no gaps: where more is lost, the start is refused.
 
 mod file;
 mod record;
@@ -39,10 +41,10 @@ use object_store::PutPayload;
 use rustix::fs::fdatasync;
 
 use super::aligned::BLOCK;
-use super::write::sync_failure;
+use super::write::{fsync_dir, sync_failure};
 use crate::error::LocalFailure;
 use file::{HeaderOnDisk, JournalFile, open_for_writes, write_record};
-use record::{Dead, FILE_BLOCKS, FileHeader, MAX_KEY, RecordHeader, blocks_of};
+use record::{Dead, FILE_BLOCKS, FileHeader, MAX_KEY, Record, RecordHeader};
 
 /// A larger object gets a file of its own: its name is little beside its bytes.
 const MAX_OBJECT: usize = 1 << 20;
@@ -77,6 +79,10 @@ struct State {
     in_flight: BTreeSet<u64>,
     next_number: u64,
     next_generation: u64,
+    /// The last record that was begun, and its file's generation.
+    last: Option<(u64, Record)>,
+    /// Draws the tags of generations.
+    seed: [u8; 16],
     /// The file that takes records.
     active: Option<u32>,
     growing: bool,
@@ -91,10 +97,7 @@ struct Place {
     file_number: u32,
     file: Arc<File>,
     reads: Arc<File>,
-    block: u32,
-    number: u64,
-    tag: [u8; 16],
-    generation: u64,
+    header: RecordHeader,
 }
 
 /// Where an object lies.
@@ -124,24 +127,49 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// How a journal is opened.
+#[derive(Clone, Copy)]
+pub(super) struct Opening {
+    /// The directory's lock is held. Another process sees what was there.
+    pub(super) writes: bool,
+    /// The page cache is bypassed; else nothing is put here.
+    pub(super) direct: bool,
+    /// Random.
+    pub(super) seed: [u8; 16],
+}
+
+impl Found {
+    fn new(file: u32, generation: u64, reads: &Arc<File>, record: &Record) -> Self {
+        Self {
+            file,
+            block: record.block,
+            number: record.number,
+            generation,
+            reads: reads.clone(),
+            length: record.length.into(),
+            modified_ms: record.modified_ms,
+        }
+    }
+}
+
 impl Journal {
-    /// Reads the journal of a directory. Only who holds the directory's lock `writes`; another process sees what
-    /// was there. `is_object` tells whether a file has a key already.
+    /// Reads the journal of a directory. `is_object` tells whether a file has a key already; that file is then durable.
     pub(super) fn open(
         dir: &Path,
-        writes: bool,
-        direct: bool,
-        is_object: impl Fn(&str) -> bool,
+        how: Opening,
+        is_object: impl Fn(&str) -> Result<bool, LocalFailure>,
     ) -> Result<Self, LocalFailure> {
-        let found = scan::scan(dir, is_object)?;
+        let found = scan::scan(dir, how.writes, is_object)?;
         let mut state = State {
-            next_number: found.last_number + 1,
-            next_generation: found.last_generation + 1,
+            next_number: found.next_number,
+            next_generation: found.next_generation,
+            seed: how.seed,
+            closed: !how.direct,
             ..State::default()
         };
         for (number, scanned) in found.files {
-            let writes = match writes {
-                true => Some(Arc::new(open_for_writes(&scanned.path, direct)?)),
+            let writes = match how.writes {
+                true => Some(Arc::new(open_for_writes(&scanned.path, how.direct)?)),
                 false => None,
             };
             let file = JournalFile {
@@ -150,61 +178,61 @@ impl Journal {
                 reads: Arc::new(scanned.reads),
                 next: FILE_BLOCKS,
                 live: scanned.live.len() as u32,
-                live_bytes: scanned
-                    .live
-                    .iter()
-                    .map(|(_, record)| u64::from(record.length))
-                    .sum(),
+                live_bytes: scanned.live.iter().map(|record| u64::from(record.length)).sum(),
                 in_flight: 0,
                 failed: false,
                 changes: u64::from(scanned.stale),
                 disk: Arc::default(),
                 header: scanned.header,
             };
-            for (block, record) in scanned.live {
-                let found = Found {
-                    file: number,
-                    block,
-                    number: record.number,
-                    generation: record.generation,
-                    reads: file.reads.clone(),
-                    length: record.length.into(),
-                    modified_ms: record.modified_ms,
-                };
+            for record in scanned.live {
+                let found = Found::new(number, file.header.generation, &file.reads, &record);
                 state.index.insert(record.key, found);
             }
             state.files.insert(number, file);
         }
         let journal = Self {
             dir: dir.to_owned(),
-            writes,
+            writes: how.writes,
             state: Mutex::new(state),
             resolved: Condvar::new(),
             wants_file: AtomicBool::new(false),
         };
-        if writes {
+        if how.writes {
             tend::clear_unfinished(dir);
             journal.settle_all()?;
         }
         Ok(journal)
     }
 
+    /// Whether this one writes, and so tells of everything that happens.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes durable what was found at the start: whoever reads an object relies on it.
+    /// Makes durable what was found at the start, and what was made of it: later starts rely on both.
     fn settle_all(&self) -> Result<(), LocalFailure> {
-        self.write_headers()?;
         let files: Vec<Arc<File>> = {
             let state = self.lock();
-            let with_objects = state.files.values().filter(|file| file.live > 0);
-            with_objects.filter_map(|file| file.writes.clone()).collect()
+            let relied_on = state
+                .files
+                .values()
+                .filter(|file| file.live > 0 || file.changes > 0);
+            relied_on.filter_map(|file| file.writes.clone()).collect()
         };
-        for file in files {
-            fdatasync(&*file).map_err(|errno| LocalFailure::Fsync(errno.into()))?;
+        self.write_headers()?;
+        for file in &files {
+            fdatasync(&**file).map_err(|errno| LocalFailure::Fsync(errno.into()))?;
         }
-        Ok(())
+        // The names of the files, too: an earlier process may have died before that.
+        match self.dir.exists() {
+            true => fsync_dir(&self.dir),
+            false => Ok(()),
+        }
     }
 
     /// Claims a key for a put-if-absent, also of a file. `None`: there is such an object here.
@@ -243,31 +271,34 @@ impl Journal {
         for chunk in payload.iter() {
             crc = crc32c::crc32c_append(crc, chunk);
         }
-        let Some(place) = self.reserve(length as u32)? else {
-            return Ok(false);
-        };
-        let header = RecordHeader {
-            tag: place.tag,
-            generation: place.generation,
-            number: place.number,
+        let record = Record {
+            number: 0,
             modified_ms: now_ms,
+            block: 0,
             length: length as u32,
             crc,
             key: claim.key.clone(),
         };
-        let written = write_record(&place.file, place.block, &header, payload)
+        let Some(place) = self.reserve(record)? else {
+            return Ok(false);
+        };
+        let written = write_record(&place.file, &place.header, payload)
             .map_err(LocalFailure::from)
             // An EIO here is said only once: never tried again.
             .and_then(|()| fdatasync(&*place.file).map_err(|errno| sync_failure(errno.into())));
-        self.finish(&place, header, written)
+        match self.finish(&place, written) {
+            // The file has holes, or is copied on write: an own file may find room yet.
+            Err(LocalFailure::Full(_)) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
-    /// Takes the space of a record.
-    fn reserve(&self, length: u32) -> Result<Option<Place>, LocalFailure> {
-        let blocks = blocks_of(length);
+    /// Takes the space of a record, and its number.
+    fn reserve(&self, mut record: Record) -> Result<Option<Place>, LocalFailure> {
+        let blocks = record.blocks();
         let mut state = self.lock();
-        let oldest = state.in_flight.first().copied().unwrap_or(state.next_number);
-        if state.closed || state.next_number - oldest >= WINDOW {
+        let state = &mut *state;
+        if state.closed || state.next_number - state.settled() >= WINDOW {
             return Ok(None);
         }
         let fits = |file: &JournalFile| !file.failed && file.next + blocks <= FILE_BLOCKS;
@@ -284,7 +315,6 @@ impl Journal {
                 }
             },
         };
-        let number = state.next_number;
         let free = state.files.iter().any(|(n, file)| *n != active && file.is_free());
         let Some(file) = state.files.get_mut(&active) else {
             return Ok(None);
@@ -292,59 +322,59 @@ impl Journal {
         let Some(writes) = file.writes.clone() else {
             return Ok(None);
         };
-        let place = Place {
-            number,
-            file_number: active,
-            file: writes,
-            reads: file.reads.clone(),
-            block: file.next,
-            tag: file.header.tag,
-            generation: file.header.generation,
-        };
+        (record.number, record.block) = (state.next_number, file.next);
+        let generation = file.header.generation;
+        let before = state.last.replace((generation, record.clone()));
         file.next += blocks;
         file.in_flight += 1;
         if !free && file.next > FILE_BLOCKS / 2 {
             self.wants_file.store(true, Ordering::Relaxed);
         }
         state.next_number += 1;
-        state.in_flight.insert(number);
-        Ok(Some(place))
+        state.in_flight.insert(record.number);
+        Ok(Some(Place {
+            file_number: active,
+            file: writes,
+            reads: file.reads.clone(),
+            header: RecordHeader {
+                tag: file.header.tag,
+                generation,
+                this: record,
+                before: before
+                    .filter(|before| before.0 == generation)
+                    .map(|before| before.1),
+            },
+        }))
     }
 
-    fn finish(
-        &self,
-        place: &Place,
-        header: RecordHeader,
-        written: Result<(), LocalFailure>,
-    ) -> Result<bool, LocalFailure> {
+    fn finish(&self, place: &Place, written: Result<(), LocalFailure>) -> Result<(), LocalFailure> {
+        let record = &place.header.this;
         let mut state = self.lock();
-        state.in_flight.remove(&place.number);
-        let Some(file) = state.files.get_mut(&place.file_number) else {
-            return written.map(|()| true);
-        };
-        file.in_flight -= 1;
         if let Err(failure) = written {
-            file.failed = true;
-            file.header.dead.add(place.block);
-            file.changes += 1;
+            if let Some(file) = state.files.get_mut(&place.file_number) {
+                file.failed = true;
+                file.header.dead.add(record.block);
+                file.changes += 1;
+            }
             drop(state);
             // If this fails too, a start may find the object: the outcome of a failed put is open.
             let _ = self.write_headers();
+            let mut state = self.lock();
+            state.in_flight.remove(&record.number);
+            if let Some(file) = state.files.get_mut(&place.file_number) {
+                file.in_flight -= 1;
+            }
             return Err(failure);
         }
-        file.live += 1;
-        file.live_bytes += u64::from(header.length);
-        let found = Found {
-            file: place.file_number,
-            block: place.block,
-            number: place.number,
-            generation: place.generation,
-            reads: place.reads.clone(),
-            length: header.length.into(),
-            modified_ms: header.modified_ms,
-        };
-        state.index.insert(header.key, found);
-        Ok(true)
+        state.in_flight.remove(&record.number);
+        if let Some(file) = state.files.get_mut(&place.file_number) {
+            file.in_flight -= 1;
+            file.live += 1;
+            file.live_bytes += u64::from(record.length);
+        }
+        let found = Found::new(place.file_number, place.header.generation, &place.reads, record);
+        state.index.insert(record.key.clone(), found);
+        Ok(())
     }
 
     /// The object of a key.
@@ -413,17 +443,21 @@ impl Journal {
         Ok(true)
     }
 
-    /// Writes the headers of files whose objects were deleted since.
+    /// Writes the headers of files whose objects were deleted since, and in the active one's which puts are over.
     pub(super) fn write_headers(&self) -> io::Result<()> {
         let changed: Vec<_> = {
             let mut state = self.lock();
-            let active = state.active;
+            let (active, settled) = (state.active, state.settled());
             let mut changed = Vec::new();
             for (number, file) in &mut state.files {
+                if active == Some(*number) && file.header.settled < settled {
+                    file.changes += 1;
+                }
                 if file.changes > file.disk.changes.load(Ordering::Relaxed) {
                     if file.is_free() && active != Some(*number) {
                         file.header.end = 1;
                     }
+                    file.header.settled = settled;
                     let writes = file.writes.clone();
                     changed.extend(
                         writes.map(|writes| (writes, file.disk.clone(), file.changes, file.header.clone())),
@@ -440,18 +474,33 @@ impl Journal {
 }
 
 impl State {
+    /// All puts with a lower number are over.
+    fn settled(&self) -> u64 {
+        self.in_flight.first().copied().unwrap_or(self.next_number)
+    }
+
     /// Begins a new generation in an empty file, and makes it the active one. `None`: none is empty.
     fn begin_file(&mut self) -> io::Result<Option<u32>> {
         self.active = None;
+        let settled = self.settled();
         let Some((number, file)) = self.files.iter_mut().find(|(_, file)| file.is_free()) else {
             return Ok(None);
         };
         let Some(writes) = &file.writes else {
             return Ok(None);
         };
-        file.header.generation = self.next_generation;
-        file.header.end = FILE_BLOCKS;
-        file.header.dead = Dead::none();
+        let mut tag = self.seed;
+        let drawn = tag.iter_mut().zip(self.next_generation.to_be_bytes());
+        drawn.for_each(|(byte, by)| *byte ^= by);
+        file.header = FileHeader {
+            tag,
+            generation: self.next_generation,
+            first: self.next_number,
+            settled,
+            end: FILE_BLOCKS,
+            dead: Dead::none(),
+            before: self.last.clone(),
+        };
         file.changes += 1;
         self.next_generation += 1;
         if let Err(error) = file.disk.write(writes, file.changes, &file.header) {

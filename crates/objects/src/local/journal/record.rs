@@ -16,9 +16,12 @@ const RECORD_MAGIC: &[u8; 8] = b"DRMJDATA";
 const VERSION: u32 = 1;
 const CRC: Range<usize> = 12..16;
 const MAP: Range<usize> = 64..64 + FILE_BLOCKS as usize / 8;
+/// Where a block tells of its record, and of the one before.
+const THIS: usize = 64;
+const BEFORE: usize = 1536;
 
 /// Blocks of a file that begin a record whose object is there no more.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Dead([u8; FILE_BLOCKS as usize / 8]);
 
 impl Dead {
@@ -35,6 +38,70 @@ impl Dead {
     }
 }
 
+/// What is known of an object and its record. As bytes, in 30 and the key's:
+///
+/// | at | size | field |
+/// | --- | --- | --- |
+/// | 0 | 8 | number, rising by one a put over all files; from 1 |
+/// | 8 | 8 | when it was put, Unix milliseconds |
+/// | 16 | 4 | block where the record begins |
+/// | 20 | 4 | length of the object's bytes, which begin at the next block |
+/// | 24 | 4 | CRC of them |
+/// | 28 | 2 | length of the key |
+/// | 30 | | the key |
+///
+/// Zeros are none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Record {
+    pub(super) number: u64,
+    pub(super) modified_ms: i64,
+    pub(super) block: u32,
+    pub(super) length: u32,
+    pub(super) crc: u32,
+    /// At most [`MAX_KEY`] bytes.
+    pub(super) key: String,
+}
+
+impl Record {
+    fn encode(&self, out: &mut [u8]) {
+        out[..8].copy_from_slice(&self.number.to_be_bytes());
+        out[8..16].copy_from_slice(&self.modified_ms.to_be_bytes());
+        out[16..20].copy_from_slice(&self.block.to_be_bytes());
+        out[20..24].copy_from_slice(&self.length.to_be_bytes());
+        out[24..28].copy_from_slice(&self.crc.to_be_bytes());
+        let key = self.key.as_bytes();
+        out[28..30].copy_from_slice(&(key.len() as u16).to_be_bytes());
+        out[30..30 + key.len()].copy_from_slice(key);
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = u64::from_be_bytes(array(bytes, 0));
+        let length = usize::from(u16::from_be_bytes(array(bytes, 28)));
+        let key = bytes.get(30..30 + length)?;
+        let record = Self {
+            number,
+            modified_ms: i64::from_be_bytes(array(bytes, 8)),
+            block: u32::from_be_bytes(array(bytes, 16)),
+            length: u32::from_be_bytes(array(bytes, 20)),
+            crc: u32::from_be_bytes(array(bytes, 24)),
+            key: std::str::from_utf8(key).ok()?.to_owned(),
+        };
+        let fits =
+            record.block > 0 && u64::from(record.block) + u64::from(record.blocks()) <= FILE_BLOCKS.into();
+        (number > 0 && fits).then_some(record)
+    }
+
+    /// Blocks of the whole record.
+    pub(super) fn blocks(&self) -> u32 {
+        blocks_of(self.length)
+    }
+}
+
+/// Blocks of a record whose object has so many bytes.
+pub(super) fn blocks_of(length: u32) -> u32 {
+    length.div_ceil(BLOCK as u32) + 1
+}
+
 /// Block 0 of a file, version 1:
 ///
 /// | at | size | field |
@@ -42,17 +109,27 @@ impl Dead {
 /// | 0 | 8 | `DRMJFILE` |
 /// | 8 | 4 | version |
 /// | 12 | 4 | CRC of the block, these four bytes zero |
-/// | 16 | 16 | tag, drawn when the file was made: no object can hold a record that passes for the file's own |
+/// | 16 | 16 | tag, random: no object can hold a record that passes for the file's own |
 /// | 32 | 8 | generation: records of another are what was there before |
-/// | 40 | 4 | blocks that may hold records: 1 if there are none |
+/// | 40 | 8 | number of the generation's first record |
+/// | 48 | 8 | puts with a number below this were over when this was written |
+/// | 56 | 4 | blocks that may hold records: 1 if there are none |
 /// | 64 | 256 | a bit per block: the record that begins there is no object any more |
-#[derive(Clone, PartialEq, Eq)]
+/// | 1,536 | | the last [`Record`] of the file that was written before |
+/// | 2,624 | 8 | that file's generation |
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct FileHeader {
     pub(super) tag: [u8; 16],
     pub(super) generation: u64,
+    pub(super) first: u64,
+    pub(super) settled: u64,
     pub(super) end: u32,
     pub(super) dead: Dead,
+    /// The last record of the generation before, which lies in another file and has no successor there.
+    pub(super) before: Option<(u64, Record)>,
 }
+
+const BEFORE_GENERATION: usize = 2624;
 
 /// What block 0 of a file is if no header that is known.
 #[derive(Debug)]
@@ -71,8 +148,14 @@ impl FileHeader {
         block[8..12].copy_from_slice(&VERSION.to_be_bytes());
         block[16..32].copy_from_slice(&self.tag);
         block[32..40].copy_from_slice(&self.generation.to_be_bytes());
-        block[40..44].copy_from_slice(&self.end.to_be_bytes());
+        block[40..48].copy_from_slice(&self.first.to_be_bytes());
+        block[48..56].copy_from_slice(&self.settled.to_be_bytes());
+        block[56..60].copy_from_slice(&self.end.to_be_bytes());
         block[MAP].copy_from_slice(&self.dead.0);
+        if let Some((generation, record)) = &self.before {
+            record.encode(&mut block[BEFORE..]);
+            block[BEFORE_GENERATION..BEFORE_GENERATION + 8].copy_from_slice(&generation.to_be_bytes());
+        }
         seal(block);
         memory
     }
@@ -85,11 +168,15 @@ impl FileHeader {
         }
         let mut dead = Dead::none();
         dead.0.copy_from_slice(&block[MAP]);
+        let before = Record::decode(&block[BEFORE..]);
         Ok(Self {
             tag: array(block, 16),
             generation: u64::from_be_bytes(array(block, 32)),
-            end: u32::from_be_bytes(array(block, 40)).clamp(1, FILE_BLOCKS),
+            first: u64::from_be_bytes(array(block, 40)),
+            settled: u64::from_be_bytes(array(block, 48)),
+            end: u32::from_be_bytes(array(block, 56)).clamp(1, FILE_BLOCKS),
             dead,
+            before: before.map(|record| (u64::from_be_bytes(array(block, BEFORE_GENERATION)), record)),
         })
     }
 }
@@ -103,38 +190,28 @@ impl FileHeader {
 /// | 12 | 4 | CRC of the block, these four bytes zero |
 /// | 16 | 16 | tag of the file |
 /// | 32 | 8 | generation of the file |
-/// | 40 | 8 | number, rising by one a put over all files |
-/// | 48 | 8 | when it was put, Unix milliseconds |
-/// | 56 | 4 | length of the object's bytes, which begin at the next block |
-/// | 60 | 4 | CRC of them |
-/// | 64 | 2 | length of the key |
-/// | 66 | | the key |
+/// | 64 | | the [`Record`] |
+/// | 1,536 | | the record before it in this generation: if that one's own block is damaged, it is known from here |
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct RecordHeader {
     pub(super) tag: [u8; 16],
     pub(super) generation: u64,
-    pub(super) number: u64,
-    pub(super) modified_ms: i64,
-    pub(super) length: u32,
-    pub(super) crc: u32,
-    pub(super) key: String,
+    pub(super) this: Record,
+    pub(super) before: Option<Record>,
 }
 
 impl RecordHeader {
-    /// Writes it to the first block of `block`, which is zeroed. The key is one of at most [`MAX_KEY`] bytes.
+    /// Writes it to the first block of `block`, which is zeroed.
     pub(super) fn encode(&self, block: &mut [u8]) {
         let block = &mut block[..BLOCK];
         block[..8].copy_from_slice(RECORD_MAGIC);
         block[8..12].copy_from_slice(&VERSION.to_be_bytes());
         block[16..32].copy_from_slice(&self.tag);
         block[32..40].copy_from_slice(&self.generation.to_be_bytes());
-        block[40..48].copy_from_slice(&self.number.to_be_bytes());
-        block[48..56].copy_from_slice(&self.modified_ms.to_be_bytes());
-        block[56..60].copy_from_slice(&self.length.to_be_bytes());
-        block[60..64].copy_from_slice(&self.crc.to_be_bytes());
-        let key = self.key.as_bytes();
-        block[64..66].copy_from_slice(&(key.len() as u16).to_be_bytes());
-        block[66..66 + key.len()].copy_from_slice(key);
+        self.this.encode(&mut block[THIS..]);
+        if let Some(before) = &self.before {
+            before.encode(&mut block[BEFORE..]);
+        }
         seal(block);
     }
 
@@ -142,28 +219,13 @@ impl RecordHeader {
         if version(block, RECORD_MAGIC)? != VERSION {
             return None;
         }
-        let length = usize::from(u16::from_be_bytes(array(block, 64)));
-        let key = block.get(66..66 + length)?;
         Some(Self {
             tag: array(block, 16),
             generation: u64::from_be_bytes(array(block, 32)),
-            number: u64::from_be_bytes(array(block, 40)),
-            modified_ms: i64::from_be_bytes(array(block, 48)),
-            length: u32::from_be_bytes(array(block, 56)),
-            crc: u32::from_be_bytes(array(block, 60)),
-            key: std::str::from_utf8(key).ok()?.to_owned(),
+            this: Record::decode(&block[THIS..])?,
+            before: Record::decode(&block[BEFORE..]),
         })
     }
-
-    /// Blocks of the whole record.
-    pub(super) fn blocks(&self) -> u32 {
-        blocks_of(self.length)
-    }
-}
-
-/// Blocks of a record whose object has so many bytes.
-pub(super) fn blocks_of(length: u32) -> u32 {
-    length.div_ceil(BLOCK as u32) + 1
 }
 
 fn seal(block: &mut [u8]) {

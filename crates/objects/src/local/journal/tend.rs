@@ -34,10 +34,9 @@ impl Journal {
     }
 
     /// Makes a file more, or empties one with remnants: `give_file` puts an object into a file of its own, durably,
-    /// unless there is one. `tag` is random.
+    /// unless there is one.
     pub(in crate::local) fn tend(
         &self,
-        tag: [u8; 16],
         give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
     ) -> Result<(), LocalFailure> {
         let (number, first) = {
@@ -54,9 +53,7 @@ impl Journal {
             (unused.filter(|_| room), state.files.is_empty())
         };
         let outcome = match number {
-            Some(number) => self
-                .make_file(number, tag, first)
-                .map(|file| Some((number, file))),
+            Some(number) => self.make_file(number, first).map(|file| Some((number, file))),
             None => self.empty_remnants(give_file).map(|()| None),
         };
         let mut state = self.lock();
@@ -75,14 +72,14 @@ impl Journal {
     }
 
     /// A file whose blocks are all written, and durable as such: later writes change nothing of the file system's own.
-    fn make_file(&self, number: u32, tag: [u8; 16], first: bool) -> Result<JournalFile, LocalFailure> {
+    fn make_file(&self, number: u32, first: bool) -> Result<JournalFile, LocalFailure> {
         fs::create_dir_all(&self.dir)?;
         if let (true, Some(root)) = (first, self.dir.parent()) {
             fsync_dir(root)?;
         }
         let path = self.dir.join(format!("{number:04}"));
         let unfinished = path.with_extension(UNFINISHED);
-        let made = self.fill(&unfinished, tag).and_then(|header| {
+        let made = self.fill(&unfinished).and_then(|header| {
             fs::rename(&unfinished, &path)?;
             fsync_dir(&self.dir)?;
             Ok(header)
@@ -106,12 +103,15 @@ impl Journal {
         })
     }
 
-    fn fill(&self, path: &Path, tag: [u8; 16]) -> Result<FileHeader, LocalFailure> {
+    fn fill(&self, path: &Path) -> Result<FileHeader, LocalFailure> {
         let header = FileHeader {
-            tag,
+            tag: [0; 16],
             generation: 0,
+            first: 0,
+            settled: 0,
             end: 1,
             dead: Dead::none(),
+            before: None,
         };
         let file = OpenOptions::new()
             .write(true)
@@ -159,17 +159,21 @@ impl Journal {
         give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
     ) -> Result<(), LocalFailure> {
         let moving = self.list("").into_iter().filter(|(_, found)| which(found));
+        let mut outcome = Ok(());
         for (key, _) in moving.collect::<Vec<_>>() {
-            // Nobody puts or deletes it meanwhile.
+            // Nobody puts or deletes it meanwhile. One that cannot be moved holds up no other.
             let held = self.hold(&key);
             let Some(found) = self.find(&key) else { continue };
-            if let Some(bytes) = self.read(&key, &found, 0..found.length)? {
-                give_file(&key, bytes)?;
-                self.delete(&held);
+            let moved = self
+                .read(&key, &found, 0..found.length)
+                .map_err(LocalFailure::from);
+            match moved.and_then(|bytes| bytes.map_or(Ok(()), |bytes| give_file(&key, bytes))) {
+                Ok(()) => drop(self.delete(&held)),
+                Err(failure) => outcome = Err(failure),
             }
         }
         self.write_headers()?;
-        Ok(())
+        outcome
     }
 
     /// Ends the journal: every object gets a file of its own, and the directory is one that any tool can copy.
@@ -182,7 +186,13 @@ impl Journal {
             state.closed = true;
             state.active = None;
         }
-        self.empty(|_| true, give_file)
+        self.empty(|_| true, give_file)?;
+        // Nothing is in flight any more, or it keeps its file.
+        let mut state = self.lock();
+        state
+            .files
+            .retain(|_, file| !file.is_free() || fs::remove_file(&file.path).is_err());
+        Ok(())
     }
 
     /// Removes the files that were not wanted since the last call, but for one.
