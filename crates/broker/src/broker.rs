@@ -40,6 +40,8 @@ const DUPLEX_BYTES: usize = 64 << 10;
 
 /// Incarnations that one entry of the metadata log forgets.
 const CHAINS_AT_ONCE: usize = 256;
+/// A stop on a local directory seals what is left, for no longer than this.
+const SEAL_AT_STOP: Duration = Duration::from_secs(5);
 
 /// Why a broker ended by itself.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -260,6 +262,11 @@ impl Broker {
         self.stop_accepting.send_replace(true);
         self.stop_reading.send_replace(true);
         self.shared.groups.shutdown(deadline).await;
+        if self.shared.bucket.kind() == BucketKind::Local {
+            // Few objects are left to give files to then, and little to read at the next start.
+            let soon = deadline.min(Instant::now() + SEAL_AT_STOP);
+            let _ = tokio::time::timeout_at(soon, self.shared.log.seal_now()).await;
+        }
         let flushed = self.shared.log.shutdown(deadline).await;
         if !flushed {
             warn!("not all that was appended became durable in time");

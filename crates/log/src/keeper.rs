@@ -183,12 +183,11 @@ impl Keeper {
             };
             let round_due = retry_at_last.is_none() && (!asked.is_empty() || !self.dropped.is_empty());
             if round_due || round_at.is_some_and(|at| at <= now) {
+                let mut answers = Vec::new();
                 match self.round().await {
                     Ok(()) => {
                         (retry_at, inherited_at, self.retry) = (None, None, RETRY.0);
-                        asked.into_iter().for_each(|done| {
-                            let _ = done.send(());
-                        });
+                        answers = asked;
                     }
                     Err(KeepError::Checkpoint(CheckpointError::Ended(_))) => return,
                     Err(error) => {
@@ -201,6 +200,9 @@ impl Keeper {
                 }
                 // Under full load one round follows the other; what they dropped must go all the same.
                 self.keep_house(&wal).await;
+                answers.into_iter().for_each(|done| {
+                    let _ = done.send(());
+                });
                 continue;
             }
             self.note_dirty(&mut wal.unsealed());

@@ -525,7 +525,8 @@ impl Log {
         wal.counters.snapshot(wal.unflushed_bytes(), wal.unsealed().bytes)
     }
 
-    /// Seals what is committed now, and returns when that is durable. For tests, tools and planned stops.
+    /// Seals what is committed now, and returns when that is durable, and what it replaced is deleted where no grace
+    /// is to be given. For tests, tools and planned stops.
     pub async fn seal_now(&self) {
         let (done, wait) = tokio::sync::oneshot::channel();
         self.shared
