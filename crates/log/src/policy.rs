@@ -15,8 +15,8 @@ const SMOOTHING: Duration = Duration::from_millis(500);
 /// Local: below this rate, MiB/s, a put goes at once while none is in flight.
 const QUIET_RATE: f64 = 16.0;
 /// Local: size worth a put while none is in flight; doubled for each that is.
-const BUSY_BYTES: usize = 256 << 10;
-const BUSY_LINGER: Duration = Duration::from_millis(2);
+const BUSY_BYTES: usize = 128 << 10;
+const BUSY_LINGER: Duration = Duration::from_millis(1);
 
 /// What to do with the open object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

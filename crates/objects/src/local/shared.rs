@@ -138,7 +138,7 @@ impl Shared {
         };
         let tended = self
             .journal()
-            .and_then(|journal| journal.tend(|key, bytes| self.give_file(key, bytes)));
+            .and_then(|journal| journal.tend(self.env.now_ms(), |key, bytes| self.give_file(key, bytes)));
         if let Err(failure) = tended {
             // Puts go the longer way then, and say what is wrong if that is closed too.
             tracing::debug!(%failure, "no file for the journal");

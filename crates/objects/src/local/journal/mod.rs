@@ -47,7 +47,7 @@ use file::{HeaderOnDisk, JournalFile, open_for_writes, write_record};
 use record::{Dead, FILE_BLOCKS, FileHeader, MAX_KEY, Record, RecordHeader};
 
 /// A larger object gets a file of its own: its name is little beside its bytes.
-const MAX_OBJECT: usize = 1 << 20;
+const MAX_OBJECT: usize = 512 << 10;
 /// Files at most. Where objects are not deleted in time, further ones get files of their own.
 const MAX_FILES: usize = 32;
 /// From the oldest put that is in flight to the next one.
@@ -55,6 +55,8 @@ const WINDOW: u64 = 32;
 /// A file with no more than this left of its objects is emptied by giving them files of their own, if there are
 /// [`MAX_FILES`].
 const REMNANT: u64 = 1 << 20;
+/// So long after they were put: a log under load deletes what is younger by itself.
+const OLD_MS: i64 = 60_000;
 /// After a file could not be made.
 const GROW_AGAIN: Duration = Duration::from_secs(10);
 

@@ -37,6 +37,7 @@ impl Journal {
     /// unless there is one.
     pub(in crate::local) fn tend(
         &self,
+        now_ms: i64,
         give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
     ) -> Result<(), LocalFailure> {
         let (number, first) = {
@@ -54,7 +55,7 @@ impl Journal {
         };
         let outcome = match number {
             Some(number) => self.make_file(number, first).map(|file| Some((number, file))),
-            None => self.empty_remnants(give_file).map(|()| None),
+            None => self.empty_remnants(now_ms, give_file).map(|()| None),
         };
         let mut state = self.lock();
         state.growing = false;
@@ -131,19 +132,24 @@ impl Journal {
     /// Gives files of their own to what is left in journal files that are nearly empty.
     fn empty_remnants(
         &self,
+        now_ms: i64,
         give_file: impl Fn(&str, Bytes) -> Result<(), LocalFailure>,
     ) -> Result<(), LocalFailure> {
+        let old = now_ms - OLD_MS;
         let remnants: Vec<u32> = {
             let state = self.lock();
+            let young: BTreeSet<u32> = state
+                .index
+                .values()
+                .filter(|found| found.modified_ms > old)
+                .map(|found| found.file)
+                .collect();
             let nearly = |(number, file): &(&u32, &JournalFile)| {
-                state.active != Some(**number) && file.in_flight == 0 && file.live_bytes <= REMNANT
+                let small = file.live > 0 && file.live_bytes <= REMNANT && file.in_flight == 0;
+                state.active != Some(**number) && small && !young.contains(number)
             };
-            state
-                .files
-                .iter()
-                .filter(nearly)
-                .map(|(number, _)| *number)
-                .collect()
+            let remnants = state.files.iter().filter(nearly);
+            remnants.map(|(number, _)| *number).collect()
         };
         if remnants.is_empty() {
             // What there is, is wanted: puts go the longer way, and need not ask again at once.

@@ -518,9 +518,18 @@ async fn the_journal_is_bounded_and_remnants_do_not_fill_it() {
         one.bucket.delete(&format!("a/{n:04}"), WHY).await.unwrap();
     }
     one.put("b/small", body(1, 100)).await;
-    // Where nothing could be done, it is not tried again at once.
+    // Where nothing could be done, it is not tried again at once; and what is young goes by itself under load.
     tokio::time::sleep(GROW_AGAIN / 10).await;
-    one.local.shared.tend_journal();
+    let shared = &one.local.shared;
+    let later = |ms| {
+        one.journal().tend(shared.env.now_ms() + ms, |key, bytes| {
+            shared.give_file(key, bytes)
+        })
+    };
+    later(OLD_MS / 2).unwrap();
+    assert!(!one.has_file(&format!("a/{per_file:04}")));
+    tokio::time::sleep(GROW_AGAIN / 10).await;
+    later(2 * OLD_MS).unwrap();
     for n in 0..per_file {
         let key = format!("c/{n}");
         one.put(&key, body(n as u64, MAX_OBJECT)).await;
