@@ -16,8 +16,8 @@
 //! - Of two records of a key the later is the object: the other's put failed. A file of that name goes before both.
 //! - A header says which puts were over when it was written, some times a second; and at most [`WINDOW`] are in flight,
 //!   counted from the oldest. A record further back that is not whole was damaged, and is not what a crash cut off. Its
-//!   object stays, damaged. Its header's damage does not hide it, since
-//!   the next record names it, and numbers have no gaps: where more is lost, the start is refused.
+//!   object stays, damaged. Damage to its header does not hide it, since the next record names it, and numbers have no
+//!   gaps: where more is lost, the start is refused.
 
 mod file;
 mod record;
