@@ -321,7 +321,8 @@ fn mirror_maker_from_kafka_to_drumlin_and_back() {
     let mut here = stage.connect();
     let mut came = |at_kafka: bool, topic: &str| -> BTreeSet<String> {
         let connection = if at_kafka { &mut there } else { &mut here };
-        let exists = connection.list_offset(topic, 1, -1).is_ok();
+        // A topic that was just made has leaders for some of its partitions first.
+        let exists = (0..2).all(|p| connection.list_offset(topic, p, -1).is_ok());
         let found = if exists {
             records(connection, topic, 2)
         } else {
