@@ -369,11 +369,13 @@ impl Log {
     ) -> Result<Appended, AppendError> {
         let wal = &self.shared.wal;
         let Some(permits) = wal.admit(batch.len(), options.deadline).await else {
-            return Err(if wal.ended().borrow().is_some() {
-                AppendError::Stopped
-            } else {
-                AppendError::NoRoom
-            });
+            if wal.ended().borrow().is_some() {
+                return Err(AppendError::Stopped);
+            }
+            if header.has_producer_id() {
+                partition.lock().producers.turn_away(header);
+            }
+            return Err(AppendError::NoRoom);
         };
         let appended = self.append_admitted(partition, header, batch, &options, permits);
         if !matches!(appended, Ok((_, true))) {

@@ -14,6 +14,9 @@ use crate::state::StoredProducer;
 /// Committed batches remembered per producer: what a client may have in flight.
 const REMEMBERED: usize = 5;
 
+/// Producers remembered whose first batch found no room.
+const TURNED_AWAY: usize = 1000;
+
 /// Why a producer's batch was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SequenceError {
@@ -73,7 +76,11 @@ struct Producer {
 
 /// The producers of one partition.
 #[derive(Debug, Default)]
-pub(crate) struct Producers(BTreeMap<i64, Producer>);
+pub(crate) struct Producers {
+    known: BTreeMap<i64, Producer>,
+    /// Producers of which nothing is known but that a batch of theirs found no room: its epoch and first sequence.
+    turned_away: BTreeMap<i64, (i16, i32)>,
+}
 
 /// A producer as DescribeProducers shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,19 +108,26 @@ fn last_sequence(first: i32, last_offset_delta: i32) -> i32 {
 
 impl Producers {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
     }
 
     /// Judges a batch that carries a producer id.
     pub(crate) fn judge(&self, header: &BatchHeader) -> Result<Verdict, SequenceError> {
-        let Some(producer) = self.0.get(&header.producer_id) else {
-            return Ok(Verdict::Append);
-        };
         let first = header.base_sequence;
         let out_of_order = |last| SequenceError::OutOfOrder {
             producer_id: header.producer_id,
             last,
             found: first,
+        };
+        let Some(producer) = self.known.get(&header.producer_id) else {
+            // A producer that is not known may begin anywhere: its state may have expired. But what it sent behind a
+            // batch that is to come again must not be first.
+            return match self.turned_away.get(&header.producer_id) {
+                Some((epoch, earlier)) if *epoch == header.producer_epoch && first > *earlier => {
+                    Err(out_of_order(-1))
+                }
+                _ => Ok(Verdict::Append),
+            };
         };
         let Some(newest) = producer.batches.back() else {
             return Ok(Verdict::Append);
@@ -151,6 +165,24 @@ impl Producers {
         }
     }
 
+    /// A batch found no room in time: the client sends it again.
+    pub(crate) fn turn_away(&mut self, header: &BatchHeader) {
+        if self.known.contains_key(&header.producer_id) {
+            return;
+        }
+        if self.turned_away.len() >= TURNED_AWAY {
+            self.turned_away.pop_first();
+        }
+        let (epoch, first) = (header.producer_epoch, header.base_sequence);
+        let noted = self
+            .turned_away
+            .entry(header.producer_id)
+            .or_insert((epoch, first));
+        if noted.0 < epoch || (noted.0 == epoch && first < noted.1) {
+            *noted = (epoch, first);
+        }
+    }
+
     /// Remembers an appended batch; returns what the footer says of it.
     pub(crate) fn appended(
         &mut self,
@@ -180,7 +212,8 @@ impl Producers {
     }
 
     fn remember(&mut self, record: &ProducerBatch, commit: Option<Commit>, committed_end: i64, now: Instant) {
-        let producer = self.0.entry(record.producer_id).or_insert_with(|| Producer {
+        self.turned_away.remove(&record.producer_id);
+        let producer = self.known.entry(record.producer_id).or_insert_with(|| Producer {
             batches: VecDeque::new(),
             last_seen: now,
         });
@@ -210,7 +243,7 @@ impl Producers {
     /// Committed state as of `committed_end`.
     pub(crate) fn committed(&self, committed_end: i64) -> Vec<StoredProducer> {
         let mut stored = Vec::new();
-        for (producer_id, producer) in &self.0 {
+        for (producer_id, producer) in &self.known {
             let mut batches: Vec<ProducerBatch> = Vec::new();
             for batch in producer
                 .batches
@@ -252,7 +285,7 @@ impl Producers {
                 .map(|batch| batch.last_offset)
         };
         let last = self
-            .0
+            .known
             .iter()
             .filter_map(|(id, producer)| Some((*id, committed(&producer.batches)?)));
         last.collect()
@@ -268,7 +301,7 @@ impl Producers {
 
     /// Forgets producers that have been silent for `expiration`, by elapsed time (R4), and have nothing in flight.
     pub(crate) fn expire(&mut self, committed_end: i64, now: Instant, expiration: Duration) {
-        self.0.retain(|_, producer| {
+        self.known.retain(|_, producer| {
             let in_flight = producer
                 .batches
                 .back()
@@ -278,7 +311,7 @@ impl Producers {
     }
 
     pub(crate) fn active(&self) -> Vec<ActiveProducer> {
-        self.0
+        self.known
             .iter()
             .filter_map(|(producer_id, producer)| {
                 producer.batches.back().map(|batch| ActiveProducer {
@@ -315,5 +348,52 @@ pub(crate) fn replay_stored(stored: &mut Vec<StoredProducer>, batches: impl Iter
         producer.batches.push(batch);
         let surplus = producer.batches.len().saturating_sub(REMEMBERED);
         producer.batches.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(producer_id: i64, epoch: i16, first: i32) -> BatchHeader {
+        BatchHeader {
+            producer_id,
+            producer_epoch: epoch,
+            base_sequence: first,
+            last_offset_delta: 1,
+            records_count: 2,
+            base_offset: 0,
+            batch_length: 0,
+            partition_leader_epoch: -1,
+            magic: 2,
+            crc: 0,
+            attributes: 0,
+            base_timestamp: 0,
+            max_timestamp: 0,
+        }
+    }
+
+    /// Found by the simulation: the first batch of a producer waits for room in vain, and the one behind it gets some.
+    #[tokio::test]
+    async fn what_was_sent_behind_a_batch_that_found_no_room_waits_for_it() {
+        let mut producers = Producers::default();
+        let takes = |producers: &Producers, header: &BatchHeader| producers.judge(header).is_ok();
+        assert!(takes(&producers, &batch(7, 0, 4)), "a state that expired");
+        producers.turn_away(&batch(7, 0, 2));
+        producers.turn_away(&batch(7, 0, 0));
+        producers.turn_away(&batch(7, 0, 2));
+        assert!(!takes(&producers, &batch(7, 0, 2)) && !takes(&producers, &batch(7, 0, 4)));
+        assert!(takes(&producers, &batch(7, 1, 4)), "it has begun anew");
+        assert!(takes(&producers, &batch(8, 0, 4)), "another");
+        assert!(takes(&producers, &batch(7, 0, 0)));
+        producers.appended(&batch(7, 0, 0), 0, 0, Instant::now(), Commit::done());
+        assert!(takes(&producers, &batch(7, 0, 2)) && !takes(&producers, &batch(7, 0, 4)));
+        // Of one that is known the sequence says it all.
+        producers.turn_away(&batch(7, 0, 2));
+        assert!(takes(&producers, &batch(7, 0, 2)) && !takes(&producers, &batch(7, 0, 4)));
+        for n in 0..2 * TURNED_AWAY as i64 {
+            producers.turn_away(&batch(100 + n, 0, 0));
+        }
+        assert_eq!(producers.turned_away.len(), TURNED_AWAY);
     }
 }
