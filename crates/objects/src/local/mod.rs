@@ -67,7 +67,6 @@ pub trait Settle: Send + Sync {
 /// A directory as an object store.
 pub struct LocalStore {
     shared: Arc<Shared>,
-    env: Env,
 }
 
 pub(crate) struct Shared {
@@ -147,7 +146,6 @@ impl LocalStore {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            env: env.clone(),
         })
     }
 
@@ -176,8 +174,8 @@ impl LocalStore {
             *self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner) = guard.held();
             *slot = JournalSlot::Unread;
         }
-        let (shared, env) = (self.shared.clone(), self.env.clone());
-        self.env.spawn("local-tmp", async move {
+        let (shared, env) = (self.shared.clone(), self.shared.env.clone());
+        self.shared.env.spawn("local-tmp", async move {
             env.blocking(move || {
                 shared.tend_journal();
                 shared.adopt_tmp();
@@ -190,7 +188,8 @@ impl LocalStore {
     /// Gives every object a file of its own: any tool can copy the directory then. Later puts go the longer way.
     pub async fn close(&self) -> Result<()> {
         let shared = self.shared.clone();
-        self.env
+        self.shared
+            .env
             .blocking(move || {
                 let Some(_held) = shared.held() else { return Ok(()) };
                 let journal = shared.journal()?;
@@ -203,7 +202,8 @@ impl LocalStore {
     /// Gives back the space of files that were kept to be written again and not wanted since the last call.
     pub async fn release_unused(&self) {
         let shared = self.shared.clone();
-        self.env
+        self.shared
+            .env
             .blocking(move || {
                 shared.recycled.release(false);
                 if let (Some(_held), Ok(journal)) = (shared.held(), shared.journal()) {
@@ -222,7 +222,8 @@ impl LocalStore {
 
     async fn settle_file(&self, location: &Path) -> Result<()> {
         let (shared, location) = (self.shared.clone(), location.clone());
-        self.env
+        self.shared
+            .env
             .blocking(move || {
                 if shared.journal()?.settle(location.as_ref())? {
                     return Ok(());
@@ -274,7 +275,10 @@ impl ObjectStore for LocalStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let how = match opts.mode {
             PutMode::Create => How::Create {
-                brief_at: opts.extensions.get::<Brief>().map(|Brief| self.env.now_ms()),
+                brief_at: opts
+                    .extensions
+                    .get::<Brief>()
+                    .map(|Brief| self.shared.env.now_ms()),
             },
             PutMode::Overwrite => How::Overwrite,
             PutMode::Update(_) => return Err(self.not_implemented("update")),
@@ -282,6 +286,7 @@ impl ObjectStore for LocalStore {
         let (shared, location) = (self.shared.clone(), location.clone());
         // Rule A2: the closure owns the payload until the system calls are over, whoever stops waiting.
         let (result, brief) = self
+            .shared
             .env
             .blocking(move || {
                 let result = match shared.put(&location, &payload, how) {
@@ -303,11 +308,11 @@ impl ObjectStore for LocalStore {
             })
             .await;
         if brief {
-            write_down_soon(&self.shared, &self.env);
+            write_down_soon(&self.shared, &self.shared.env);
         }
         if self.shared.journal_wants_tending() {
-            let (shared, env) = (self.shared.clone(), self.env.clone());
-            self.env.spawn("local-journal", async move {
+            let (shared, env) = (self.shared.clone(), self.shared.env.clone());
+            self.shared.env.spawn("local-journal", async move {
                 env.blocking(move || shared.tend_journal()).await;
             });
         }
@@ -320,11 +325,14 @@ impl ObjectStore for LocalStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let (shared, location) = (self.shared.clone(), location.clone());
-        self.env.blocking(move || shared.read(&location, &options)).await
+        self.shared
+            .env
+            .blocking(move || shared.read(&location, &options))
+            .await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let (shared, env) = (self.shared.clone(), self.env.clone());
+        let (shared, env) = (self.shared.clone(), self.shared.env.clone());
         locations
             .and_then(move |location| {
                 let (shared, env) = (shared.clone(), env.clone());
@@ -341,7 +349,7 @@ impl ObjectStore for LocalStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (shared, prefix, env) = (self.shared.clone(), prefix.cloned(), self.env.clone());
+        let (shared, prefix, env) = (self.shared.clone(), prefix.cloned(), self.shared.env.clone());
         async move { env.blocking(move || shared.walk(prefix.as_ref())).await }
             .map(|found| match found {
                 Ok(found) => futures::stream::iter(found.into_iter().map(Ok)).boxed(),

@@ -168,21 +168,19 @@ fn read_range(file: &File, range: &Range<u64>) -> io::Result<Bytes> {
 
 fn object_meta(location: Path, metadata: &fs::Metadata) -> ObjectMeta {
     let modified = metadata.modified().unwrap_or(std::time::UNIX_EPOCH);
-    ObjectMeta {
-        location,
-        last_modified: modified.into(),
-        size: metadata.len(),
-        e_tag: None,
-        version: None,
-    }
+    meta_of(location, metadata.len(), modified)
 }
 
 fn journal_meta(location: Path, found: &journal::Found) -> ObjectMeta {
     let since = Duration::from_millis(found.modified_ms.max(0).unsigned_abs());
+    meta_of(location, found.length, std::time::UNIX_EPOCH + since)
+}
+
+fn meta_of(location: Path, size: u64, modified: std::time::SystemTime) -> ObjectMeta {
     ObjectMeta {
         location,
-        last_modified: (std::time::UNIX_EPOCH + since).into(),
-        size: found.length,
+        last_modified: modified.into(),
+        size,
         e_tag: None,
         version: None,
     }

@@ -13,7 +13,7 @@ use rustix::io::pwritev;
 
 use super::super::aligned::{Aligned, BLOCK, is_aligned};
 use super::super::write::SMALL;
-use super::record::{FileHeader, RecordHeader};
+use super::record::{FILE_BLOCKS, FileHeader, RecordHeader};
 
 pub(super) struct JournalFile {
     pub(super) path: PathBuf,
@@ -41,6 +41,23 @@ pub(super) struct HeaderOnDisk {
 }
 
 impl JournalFile {
+    /// A file of that header, with no objects yet. It is written again from its front once it is free.
+    pub(super) fn new(path: PathBuf, reads: File, writes: Option<File>, header: FileHeader) -> Self {
+        Self {
+            path,
+            writes: writes.map(Arc::new),
+            reads: Arc::new(reads),
+            header,
+            next: FILE_BLOCKS,
+            live: 0,
+            live_bytes: 0,
+            in_flight: 0,
+            failed: false,
+            changes: 0,
+            disk: Arc::default(),
+        }
+    }
+
     pub(super) fn is_free(&self) -> bool {
         self.live == 0 && self.in_flight == 0 && !self.failed
     }

@@ -171,22 +171,13 @@ impl Journal {
         };
         for (number, scanned) in found.files {
             let writes = match how.writes {
-                true => Some(Arc::new(open_for_writes(&scanned.path, how.direct)?)),
+                true => Some(open_for_writes(&scanned.path, how.direct)?),
                 false => None,
             };
-            let file = JournalFile {
-                path: scanned.path,
-                writes,
-                reads: Arc::new(scanned.reads),
-                next: FILE_BLOCKS,
-                live: scanned.live.len() as u32,
-                live_bytes: scanned.live.iter().map(|record| u64::from(record.length)).sum(),
-                in_flight: 0,
-                failed: false,
-                changes: u64::from(scanned.stale),
-                disk: Arc::default(),
-                header: scanned.header,
-            };
+            let mut file = JournalFile::new(scanned.path, scanned.reads, writes, scanned.header);
+            file.live = scanned.live.len() as u32;
+            file.live_bytes = scanned.live.iter().map(|record| u64::from(record.length)).sum();
+            file.changes = u64::from(scanned.stale);
             for record in scanned.live {
                 let found = Found::new(number, file.header.generation, &file.reads, &record);
                 state.index.insert(record.key, found);
@@ -317,7 +308,7 @@ impl Journal {
                 }
             },
         };
-        let free = state.files.iter().any(|(n, file)| *n != active && file.is_free());
+        let free = state.spares().next().is_some();
         let Some(file) = state.files.get_mut(&active) else {
             return Ok(None);
         };
@@ -481,6 +472,12 @@ impl State {
         self.in_flight.first().copied().unwrap_or(self.next_number)
     }
 
+    /// Files that could be begun again, beside the active one.
+    fn spares(&self) -> impl Iterator<Item = u32> + '_ {
+        let spare = |(number, file): &(&u32, &JournalFile)| self.active != Some(**number) && file.is_free();
+        self.files.iter().filter(spare).map(|(number, _)| *number)
+    }
+
     /// Begins a new generation in an empty file, and makes it the active one. `None`: none is empty.
     fn begin_file(&mut self) -> io::Result<Option<u32>> {
         self.active = None;
@@ -510,9 +507,9 @@ impl State {
             return Err(error);
         }
         file.next = 1;
-        self.active = Some(*number);
-        let free = self.files.values().filter(|file| file.is_free()).count();
-        self.spare = self.spare.min(free.saturating_sub(1));
-        Ok(Some(self.active.unwrap_or_default()))
+        let number = *number;
+        self.active = Some(number);
+        self.spare = self.spare.min(self.spares().count());
+        Ok(Some(number))
     }
 }

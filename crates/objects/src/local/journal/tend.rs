@@ -42,10 +42,8 @@ impl Journal {
     ) -> Result<(), LocalFailure> {
         let (number, first) = {
             let mut state = self.lock();
-            let active = state.active;
-            let spare = |(number, file): (&u32, &JournalFile)| active != Some(*number) && file.is_free();
             let late = state.grow_after.is_none_or(|after| Instant::now() >= after);
-            if state.closed || state.growing || !late || state.files.iter().any(spare) {
+            if state.closed || state.growing || !late || state.spares().next().is_some() {
                 return Ok(());
             }
             state.growing = true;
@@ -89,19 +87,8 @@ impl Journal {
             // What stays is only litter.
             let _ = fs::remove_file(&unfinished);
         })?;
-        Ok(JournalFile {
-            writes: Some(Arc::new(open_for_writes(&path, true)?)),
-            reads: Arc::new(File::open(&path)?),
-            path,
-            header,
-            next: FILE_BLOCKS,
-            live: 0,
-            live_bytes: 0,
-            in_flight: 0,
-            failed: false,
-            changes: 0,
-            disk: Arc::default(),
-        })
+        let (reads, writes) = (File::open(&path)?, open_for_writes(&path, true)?);
+        Ok(JournalFile::new(path, reads, Some(writes), header))
     }
 
     fn fill(&self, path: &Path) -> Result<FileHeader, LocalFailure> {
@@ -204,11 +191,7 @@ impl Journal {
     /// Removes the files that were not wanted since the last call, but for one.
     pub(in crate::local) fn release(&self) {
         let mut state = self.lock();
-        let active = state.active;
-        let free = |(number, file): (&u32, &JournalFile)| {
-            (active != Some(*number) && file.is_free()).then_some(*number)
-        };
-        let free: Vec<u32> = state.files.iter().filter_map(free).collect();
+        let free: Vec<u32> = state.spares().collect();
         let excess = state
             .spare
             .min(free.len())
