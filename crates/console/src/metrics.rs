@@ -241,6 +241,12 @@ fn log(page: &mut Page, log: &LogMetrics) {
         "Durable bytes not sealed yet.",
         log.unsealed_bytes,
     );
+    page.one(
+        "drumlin_pending_deletions",
+        "gauge",
+        "Dropped objects that wait for their deletion, and partitions of deleted topics.",
+        log.pending_deletions,
+    );
     let name = "drumlin_cleaner_passes_total";
     page.family(name, counter, "Passes of compaction over a partition.");
     page.sample(name, &[("result", "done")], log.cleaner_passes);

@@ -6,22 +6,17 @@
 //! bundle, with the checksum that its footer had. Reads of the range fail by name, as those of a damaged bundle do, and
 //! come back with the object; what is named is not deleted (D3), and goes when retention passes it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use drumlin_objects::Reason;
-use drumlin_objects::chain::{ChainError, entry_key, number_of};
-use futures::{StreamExt, TryStreamExt};
+use drumlin_objects::chain::number_of;
 
+use crate::deletion::Trim;
 use crate::keeper::Keeper;
 use crate::layout;
 use crate::manifest::{BLOCK_BYTES, SegmentDetail, Span};
 use crate::object::Extent;
 use crate::partition::Sealed;
 use crate::types::TopicPartition;
-
-/// Deletes on their way at a time.
-const DELETES: usize = 8;
 
 /// A span that lies in a WAL object. An extent has one checksum, where a span has one for each block: it stands for each,
 /// and a longer one, a batch beyond 512 KiB, is verified as a whole.
@@ -65,30 +60,16 @@ impl Keeper {
         }
     }
 
-    /// Deletes this chain's entries below `below`, which a committed checkpoint covers, but for those that it names:
-    /// damaged data lies in them.
-    pub(crate) async fn trim(&mut self, below: u64) -> Result<(), ChainError> {
-        let log = self.log.clone();
-        let wal = &log.shared().wal;
-        let own = format!("{}/", wal.name.prefix);
+    /// What a trim of this chain below `below`, which a committed checkpoint covers, may delete: all but the entries
+    /// that the checkpoint names, in which corrupt data lies.
+    pub(crate) fn trim_of(&self, below: u64) -> Trim {
+        let own = format!("{}/", self.log.shared().wal.name.prefix);
         let names = self.leaves.iter().flat_map(|leaf| &leaf.names);
-        let kept: BTreeSet<u64> = names
+        let kept = names
             .filter(|name| layout::is_wal_entry(name) && name.starts_with(&own))
             .filter_map(|name| number_of(name))
             .filter(|slot| *slot < below)
             .collect();
-        let Some(first) = kept.first().copied() else {
-            return wal.chain.trim(below).await.map(drop);
-        };
-        wal.chain.trim(first).await?;
-        // All of these are this writer's own: what lies below a committed checkpoint holds no fence that counts.
-        let slots = (self.trimmed_around.max(first)..below).filter(|slot| !kept.contains(slot));
-        let deletes = futures::stream::iter(slots).map(|slot| {
-            let key = entry_key(&wal.name.prefix, slot);
-            async move { wal.bucket.delete(&key, Reason::Sweep).await }
-        });
-        deletes.buffer_unordered(DELETES).try_collect::<()>().await?;
-        self.trimmed_around = below;
-        Ok(())
+        Trim { below, kept }
     }
 }

@@ -3,11 +3,12 @@
 //! A cache and nothing more: it is emptied at start, never contributes an entry (I2), and what is read from it is
 //! verified by the reader. A disk that is full or read-only costs the cache, not the service.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use drumlin_objects::Env;
+use drumlin_objects::{Env, write_cache_file};
 
 use crate::object::WalObject;
 
@@ -16,8 +17,28 @@ pub(crate) struct HotCache {
     env: Env,
     folder: PathBuf,
     budget: u64,
-    kept: Mutex<(VecDeque<(PathBuf, u64)>, u64)>,
-    broken: std::sync::atomic::AtomicBool,
+    kept: Mutex<Kept>,
+    is_broken: AtomicBool,
+}
+
+/// Slots of the objects that have a copy, and the sizes of the copies.
+#[derive(Default)]
+struct Kept {
+    sizes: BTreeMap<u64, u64>,
+    bytes: u64,
+}
+
+impl Kept {
+    fn add(&mut self, slot: u64, size: u64) {
+        self.bytes += size;
+        self.sizes.insert(slot, size);
+    }
+
+    fn remove(&mut self, slot: u64) -> bool {
+        let size = self.sizes.remove(&slot);
+        self.bytes -= size.unwrap_or(0);
+        size.is_some()
+    }
 }
 
 impl HotCache {
@@ -43,66 +64,73 @@ impl HotCache {
             folder,
             budget,
             kept: Mutex::default(),
-            broken: std::sync::atomic::AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
         })
     }
 
-    /// Writes a copy of an object that is about to leave memory.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path_of(&self, slot: u64) -> PathBuf {
+        self.folder.join(format!("{slot:020}"))
+    }
+
+    /// Writes a copy of an object that is about to leave memory, unless it is sealed: readers find it elsewhere then.
     pub(crate) async fn keep(&self, object: &Arc<WalObject>) {
-        use std::sync::atomic::Ordering;
-        if self.broken.load(Ordering::Relaxed) {
+        if self.is_broken.load(Ordering::Relaxed) || object.is_sealed() {
             return;
         }
         let Some(bytes) = object.memory() else { return };
-        let size = bytes.len() as u64;
-        let path = self.folder.join(format!("{:020}", object.slot));
+        let (slot, size) = (object.slot, bytes.len() as u64);
+        let path = self.path_of(slot);
         let target = path.clone();
-        let written = self.env.blocking(move || std::fs::write(target, &bytes)).await;
+        let written = self.env.blocking(move || write_cache_file(&target, &bytes)).await;
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "recent data is no longer cached on the local disk");
-            self.broken.store(true, Ordering::Relaxed);
-            let _ = std::fs::remove_file(&path);
+            self.is_broken.store(true, Ordering::Relaxed);
+            self.unlink(vec![path]).await;
             return;
         }
-        object.set_cached(path.clone());
-        let mut old = Vec::new();
+        object.set_cached(path);
+        let mut over = Vec::new();
         {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.0.push_back((path, size));
-            kept.1 += size;
-            while kept.1 > self.budget {
-                let Some((path, size)) = kept.0.pop_front() else {
-                    break;
-                };
-                kept.1 -= size;
-                old.push(path);
+            let mut kept = self.kept();
+            kept.add(slot, size);
+            while kept.bytes > self.budget
+                && let Some(oldest) = kept.sizes.keys().next().copied()
+            {
+                kept.remove(oldest);
+                over.push(self.path_of(oldest));
             }
         }
-        self.remove(old).await;
-    }
-
-    /// Removes the copy of an object that nobody needs.
-    pub(crate) fn forget(&self, object: &WalObject) {
-        let Some(path) = object.cached() else { return };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = kept.0.iter().position(|(known, _)| known == path)
-            && let Some((path, size)) = kept.0.remove(at)
-        {
-            kept.1 -= size;
-            // An unlink takes microseconds; a reader that has the file open keeps it.
-            let _ = std::fs::remove_file(path);
+        self.unlink(over).await;
+        // The round that sealed it may have looked for the copy before it was there.
+        if object.is_sealed() {
+            self.forget(std::slice::from_ref(object)).await;
         }
     }
 
-    async fn remove(&self, paths: Vec<PathBuf>) {
-        if !paths.is_empty() {
-            self.env
-                .blocking(move || {
-                    for path in paths {
-                        let _ = std::fs::remove_file(path);
-                    }
-                })
-                .await;
+    /// Removes the copies of sealed objects. A reader that has one open keeps it.
+    pub(crate) async fn forget(&self, objects: &[Arc<WalObject>]) {
+        let paths: Vec<PathBuf> = {
+            let mut kept = self.kept();
+            let had_copy = objects.iter().filter(|object| kept.remove(object.slot));
+            had_copy.map(|object| self.path_of(object.slot)).collect()
+        };
+        self.unlink(paths).await;
+    }
+
+    async fn unlink(&self, paths: Vec<PathBuf>) {
+        if paths.is_empty() {
+            return;
         }
+        self.env
+            .blocking(move || {
+                for path in paths {
+                    let _ = std::fs::remove_file(path);
+                }
+            })
+            .await;
     }
 }

@@ -4,7 +4,7 @@
 //! leaves, then commits one checkpoint entry, which makes all of it true at once (N1, N2); only what a committed
 //! entry dropped is deleted (D3), after a grace for slow readers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -20,12 +20,14 @@ use crate::layout;
 use crate::leaves::{LeafLoad, LeafWriter, write_leaves};
 use crate::log::Log;
 use crate::lost::LostLeaf;
+use crate::object::WalObject;
 use crate::partition::{Inner, Partition, Sealed};
 use crate::read::ReadError;
 use crate::recover::Recovered;
 use crate::state::{LeafRef, StateRoot, encode_state_root};
-use crate::types::{TopicId, TopicPartition};
-use crate::wal::{Unsealed, WAL_EPOCH, Wal};
+use crate::sweep::Sweep;
+use crate::types::TopicPartition;
+use crate::wal::{RoundCut, Unsealed, WAL_EPOCH, Wal};
 
 /// With more partitions than this behind, rounds keep to their time.
 const EARLY_PARTITIONS: usize = 256;
@@ -56,13 +58,12 @@ pub(crate) struct Keeper {
     pub(crate) damaged: BTreeMap<TopicPartition, i64>,
     /// Leaves of the checkpoint that the start could not read.
     pub(crate) lost: Vec<LostLeaf>,
-    /// Entries below this, but above the first with damaged data, are deleted.
-    pub(crate) trimmed_around: u64,
     /// It is not known whether the last checkpoint was committed; and what it names, if it was.
     pub(crate) in_doubt: bool,
     pub(crate) doubtful: Vec<String>,
-    /// Topics deleted, by partition, until their objects are gone.
+    /// Partitions of deleted topics, until a checkpoint has left them out; and since when there are any.
     dropped: BTreeSet<TopicPartition>,
+    dropped_since: Option<Instant>,
     /// Of these, what compaction may still have objects of on their way.
     dropped_later: BTreeSet<TopicPartition>,
     /// What compaction finished and no round has committed yet, in order; and since when there is any.
@@ -74,10 +75,8 @@ pub(crate) struct Keeper {
     pub(crate) prune_due: BTreeSet<TopicPartition>,
     /// Where each partition's dropped segments have been taken care of.
     pub(crate) pruned: BTreeMap<TopicPartition, i64>,
-    pub(crate) trash: VecDeque<(Instant, String)>,
     /// Manifest objects that the round replaces; deleted only once it is committed.
     pub(crate) folded_away: Vec<String>,
-    trims: VecDeque<(Instant, u64)>,
     /// What earlier incarnations left is to be swept once their data is sealed here.
     pub(crate) sweep_due: bool,
     next_retention: Instant,
@@ -124,19 +123,17 @@ impl Keeper {
             behind,
             damaged: BTreeMap::new(),
             lost: recovered.lost,
-            trimmed_around: 0,
             in_doubt: false,
             doubtful: Vec::new(),
             dropped,
+            dropped_since: None,
             dropped_later: BTreeSet::new(),
             replacements: Vec::new(),
             replaced_since: None,
             recent_bundles,
             prune_due: BTreeSet::new(),
             pruned,
-            trash: VecDeque::new(),
             folded_away: Vec::new(),
-            trims: VecDeque::new(),
             sweep_due: recovered.inherited,
             next_retention,
             last_round: now,
@@ -153,9 +150,13 @@ impl Keeper {
         loop {
             let now = wal.env.instant();
             self.take_replacements();
-            let replaced_at = self
-                .replaced_since
-                .map(|since| since + wal.options.round_interval);
+            // What compaction made and what was deleted waits for the next round, and makes none come early: small rounds
+            // write more bundles, which are read back and written again.
+            let waits_since = [self.replaced_since, self.dropped_since]
+                .into_iter()
+                .flatten()
+                .min();
+            let waits_until = waits_since.map(|since| since + wal.options.round_interval);
             let round_at = {
                 let early = self.worth_an_early_round(&wal);
                 let unsealed = wal.unsealed();
@@ -169,7 +170,7 @@ impl Keeper {
                         since + wal.options.round_interval
                     }
                 });
-                [due, inherited_at, replaced_at].into_iter().flatten().min()
+                [due, inherited_at, waits_until].into_iter().flatten().min()
             };
             let round_at = match (round_at, retry_at) {
                 (Some(due), Some(retry)) => Some(due.max(retry)),
@@ -181,10 +182,9 @@ impl Keeper {
                 Some(_) => Vec::new(),
                 None => self.take_requests(),
             };
-            let round_due = retry_at_last.is_none() && (!asked.is_empty() || !self.dropped.is_empty());
-            if round_due || round_at.is_some_and(|at| at <= now) {
+            if !asked.is_empty() || round_at.is_some_and(|at| at <= now) {
                 let mut answers = Vec::new();
-                match self.round().await {
+                match self.round(!asked.is_empty()).await {
                     Ok(()) => {
                         (retry_at, inherited_at, self.retry) = (None, None, RETRY.0);
                         answers = asked;
@@ -198,28 +198,14 @@ impl Keeper {
                         requests.extend(asked);
                     }
                 }
-                // Under full load one round follows the other; what they dropped must go all the same.
                 self.keep_house(&wal).await;
-                answers.into_iter().for_each(|done| {
-                    let _ = done.send(());
-                });
+                self.log.shared().deletions.answer_when_idle(answers);
                 continue;
             }
             self.note_dirty(&mut wal.unsealed());
             self.keep_house(&wal).await;
-            let trash_at = self.trash.front().map(|(at, _)| *at);
-            let trim_at = self.trims.front().map(|(at, _)| *at);
-            let wake = [
-                round_at,
-                retry_at_last,
-                trash_at,
-                trim_at,
-                Some(self.next_retention),
-            ]
-            .into_iter()
-            .flatten()
-            .min();
-            let wake = wake.unwrap_or(self.next_retention);
+            let wake = [round_at, retry_at_last].into_iter().flatten();
+            let wake = wake.fold(self.next_retention, Instant::min);
             tokio::select! {
                 biased;
                 () = wal.seal.notified() => {}
@@ -240,7 +226,11 @@ impl Keeper {
             self.expire_producers();
         }
         self.prune().await;
-        self.empty_trash().await;
+    }
+
+    /// Deletes what a committed entry dropped, once `at` has come.
+    pub(crate) fn delete_at(&self, at: Instant, keys: Vec<String>) {
+        self.log.shared().deletions.delete_at(at, keys);
     }
 
     /// Whether to seal at once what is still in memory, rather than read it back when the round's time has come. Where
@@ -249,6 +239,7 @@ impl Keeper {
         // Looking costs a walk over what is unsealed; where that is many partitions, most of it goes to bundles.
         if wal.bucket.kind() == BucketKind::Remote || self.behind.len() > EARLY_PARTITIONS {
             wal.unsealed().look_at = u64::MAX;
+            wal.backlog.set_limits(None);
             return false;
         }
         let memory = wal.options.memory_bytes as u64;
@@ -279,6 +270,7 @@ impl Keeper {
         // Bundles are merged by their number: not many times a minute for a little in each.
         let soon = wal.env.instant() < self.last_round + wal.options.round_interval / 6;
         let whole = in_segments >= bytes / 10 * 9 && !(soon && in_bundles > 0);
+        wal.backlog.set_limits(whole.then_some(memory));
         whole && (nearly_full || bytes >= memory / 2)
     }
 
@@ -304,12 +296,16 @@ impl Keeper {
         self.dropped_later = later;
         let now: BTreeSet<TopicPartition> = now;
         self.dropped.extend(now);
+        if !self.dropped.is_empty() {
+            self.dropped_since
+                .get_or_insert(self.log.shared().wal.env.instant());
+        }
         std::mem::take(&mut *wal_requests(&self.log))
     }
 
-    /// One round, and what follows from its outcome.
-    async fn round(&mut self) -> Result<(), KeepError> {
-        match self.seal_round().await {
+    /// One round, and what follows from its outcome. `whole`: it seals all that is committed, whatever that takes.
+    async fn round(&mut self, whole: bool) -> Result<(), KeepError> {
+        match self.seal_round(whole).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => {
@@ -317,21 +313,18 @@ impl Keeper {
                 return Err(error);
             }
         }
-        self.remove_dropped().await?;
-        if self.sweep_due {
-            match self.sweep().await {
-                Ok(()) => self.sweep_due = false,
-                // The round is committed, whatever becomes of what earlier starts left.
-                Err(error) => {
-                    tracing::warn!(%error, "the sweep was broken off; trying again after another round")
-                }
-            }
+        self.release_dropped();
+        if std::mem::take(&mut self.sweep_due) {
+            let (log, leaves) = (self.log.clone(), self.leaves.clone());
+            let now = log.shared().wal.env.instant();
+            self.log.shared().deletions.sweep(now, Sweep { log, leaves });
         }
         Ok(())
     }
 
-    /// Seals what is committed, and commits the checkpoint that says so; false if there was nothing to say.
-    async fn seal_round(&mut self) -> Result<bool, KeepError> {
+    /// Seals what is committed, as far as a few seconds suffice, and commits the checkpoint that says so; false if there
+    /// was nothing to say.
+    async fn seal_round(&mut self, whole: bool) -> Result<bool, KeepError> {
         let log = self.log.clone();
         let wal = &log.shared().wal;
         // Everything below the cut is committed, and its effects are in memory: the commit loop put them there.
@@ -341,16 +334,15 @@ impl Keeper {
         while wal.unsealed().processed <= self.covered {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let (cut, objects) = {
+        let began = wal.env.instant();
+        let cut = {
             let mut unsealed = wal.unsealed();
-            let cut = unsealed.processed;
-            let objects = unsealed
-                .objects
-                .iter()
-                .take_while(|object| object.slot < cut)
-                .count();
             self.note_dirty(&mut unsealed);
-            (cut, objects)
+            unsealed.cut_round(if whole {
+                u64::MAX
+            } else {
+                wal.backlog.round_limit()
+            })
         };
         self.behind.extend(&self.dropped);
         self.behind.extend(self.untold_in_lost_ranges());
@@ -363,7 +355,7 @@ impl Keeper {
             self.settle_replacements();
             return Ok(false);
         }
-        let works = self.plan(cut, replacing);
+        let works = self.plan(cut.below, replacing);
         let sealed = self.upload(works).await?;
         let changed = self.behind.clone();
         let leaves = self.write_state(&sealed, &changed).await?;
@@ -373,7 +365,7 @@ impl Keeper {
             cluster_id: log.shared().identity.cluster_id.clone(),
             node: log.shared().identity.node,
             incarnation: log.shared().identity.incarnation,
-            covers_below: cut,
+            covers_below: cut.below,
             round: self.round,
             leaves: leaves.clone(),
         };
@@ -389,10 +381,15 @@ impl Keeper {
         if sabotage::on(Sabotage::DeleteBeforeCommit) {
             self.delete_dropped_early(&leaves).await?;
         }
-        wal.chain.checkpoint(cut, &root_key, WAL_EPOCH, entry).await?;
-        self.covered = cut;
+        wal.chain
+            .checkpoint(cut.below, &root_key, WAL_EPOCH, entry)
+            .await?;
+        self.covered = cut.below;
         self.round_committed();
-        self.install(sealed, leaves, root_key, cut, objects);
+        let objects = self.install(sealed, leaves, root_key, &cut);
+        wal.backlog
+            .note_sealed(cut.bytes, wal.env.instant().saturating_duration_since(began));
+        log.forget_cached(objects).await;
         self.settle_replacements();
         Ok(true)
     }
@@ -434,15 +431,15 @@ impl Keeper {
         Ok(write_leaves(writer, &self.leaves, changed, load).await?)
     }
 
-    /// Makes a committed round visible, and marks what it replaced for deletion.
+    /// Makes a committed round visible, and marks what it replaced for deletion. Returns the WAL objects that are
+    /// sealed now.
     fn install(
         &mut self,
         sealed: Vec<Resealed>,
         leaves: Vec<LeafRef>,
         root: String,
-        covers_below: u64,
-        objects: usize,
-    ) {
+        cut: &RoundCut,
+    ) -> Vec<Arc<WalObject>> {
         let log = self.log.clone();
         let wal = &log.shared().wal;
         let now = wal.env.instant();
@@ -458,39 +455,34 @@ impl Keeper {
         };
         let kept: BTreeSet<Arc<str>> = leaves.iter().map(|leaf| Arc::clone(&leaf.key)).collect();
         let (bundles_before, bundles_now) = (names(&self.leaves), names(&leaves));
-        for bundle in bundles_before.difference(&bundles_now) {
-            self.trash.push_back((wal_at, bundle.to_string()));
-        }
-        for leaf in self.leaves.iter().filter(|leaf| !kept.contains(&leaf.key)) {
-            self.trash.push_back((wal_at, leaf.key.to_string()));
-        }
-        if let Some(old) = self.root.replace(root) {
-            self.trash.push_back((wal_at, old));
-        }
+        let bundles = bundles_before.difference(&bundles_now).map(|key| key.to_string());
+        let replaced = self.leaves.iter().filter(|leaf| !kept.contains(&leaf.key));
+        let replaced = bundles.chain(replaced.map(|leaf| leaf.key.to_string()));
+        let replaced = replaced.chain(self.root.take()).collect();
+        self.delete_at(wal_at, replaced);
+        self.root = Some(root);
         self.recent_bundles.retain(|bundle| bundles_now.contains(bundle));
         self.leaves = leaves;
-        self.behind.clear();
+        // A round that was cut leaves some of the partitions' data for the next one.
+        self.behind.retain(|id| {
+            let partition = log.partition(id);
+            partition.is_some_and(|partition| partition.lock().has_unsealed())
+        });
         self.last_round = now;
-        let mut sealed_bytes = 0;
-        {
+        let objects = {
             let mut unsealed = wal.unsealed();
-            for _ in 0..objects {
-                if let Some(object) = unsealed.objects.pop_front() {
-                    sealed_bytes += object.length;
-                    log.forget_cached(&object);
-                }
-            }
-            unsealed.bytes = unsealed.bytes.saturating_sub(sealed_bytes);
-            unsealed.look_at = 0;
-            unsealed.since = (!unsealed.objects.is_empty()).then_some(now);
-            wal.note_unsealed_bytes(unsealed.bytes);
-        }
+            let objects = unsealed.forget_sealed(cut, now);
+            wal.backlog.note_unsealed(unsealed.bytes);
+            objects
+        };
+        objects.iter().for_each(|object| object.set_sealed());
         wal.counters.add_round();
-        wal.sealed.notify_waiters();
-        self.trims.push_back((wal_at, covers_below));
+        wal.backlog.note_round_end();
+        log.shared().deletions.trim_at(wal_at, self.trim_of(cut.below));
         let segments_at = now + self.grace(wal.options.segment_grace);
-        self.trash
-            .extend(self.folded_away.drain(..).map(|key| (segments_at, key)));
+        let folded_away = std::mem::take(&mut self.folded_away);
+        self.delete_at(segments_at, folded_away);
+        objects
     }
 
     /// Readers of a local directory are this process's, and look again when an object is gone.
@@ -501,68 +493,19 @@ impl Keeper {
         }
     }
 
-    /// Deletes what is due.
-    async fn empty_trash(&mut self) {
-        let log = self.log.clone();
-        let wal = &log.shared().wal;
-        let now = wal.env.instant();
-        while let Some((at, below)) = self.trims.front().copied().filter(|(at, _)| *at <= now) {
-            self.trims.pop_front();
-            if let Err(error) = self.trim(below).await {
-                tracing::warn!(%error, below, "sealed WAL objects were not deleted; trying again later");
-                self.trims.push_back((at.max(now) + RETRY.1, below));
-                break;
-            }
+    /// Hands over deleted topics, whose partitions no checkpoint names any more.
+    fn release_dropped(&mut self) {
+        self.dropped_since = None;
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped.is_empty() {
+            return;
         }
-        // Graces differ, so that the order of due times is not that of the queue.
-        let mut later = VecDeque::new();
-        let mut failed = false;
-        while let Some((at, key)) = self.trash.pop_front() {
-            if at > now || failed {
-                later.push_back((at, key));
-            } else if let Err(error) = wal.bucket.delete(&key, Reason::Sweep).await {
-                tracing::warn!(%error, key, "a dropped object was not deleted; trying again later");
-                later.push_back((now + RETRY.1, key));
-                failed = true;
-            }
+        for id in &dropped {
+            self.pruned.remove(id);
+            self.damaged.remove(id);
         }
-        later.make_contiguous().sort_by_key(|(at, _)| *at);
-        self.trash = later;
-    }
-
-    /// Removes the objects of deleted topics, whose partitions no checkpoint names any more.
-    async fn remove_dropped(&mut self) -> Result<(), KeepError> {
-        let bucket = self.log.bucket().clone();
-        let mut topics: BTreeSet<TopicId> = BTreeSet::new();
-        let mut failed = None;
-        while let Some(id) = self.dropped.first().copied() {
-            if self.log.partition(&id).is_some() {
-                self.dropped.remove(&id);
-                continue;
-            }
-            let prefix = layout::partition_prefix(&id);
-            let removed = async {
-                for listed in bucket.list(&prefix, None, Reason::Sweep).await? {
-                    bucket.delete(&listed.key, Reason::Sweep).await?;
-                }
-                Ok::<(), StoreError>(())
-            };
-            failed = removed.await.err();
-            if failed.is_some() {
-                break;
-            }
-            self.dropped.remove(&id);
-            self.pruned.remove(&id);
-            self.damaged.remove(&id);
-            topics.insert(id.topic);
-        }
-        // Those that are gone are told of whatever befell the others.
-        let pending: BTreeSet<TopicId> = self.dropped.iter().map(|id| id.topic).collect();
-        let swept: Vec<TopicId> = topics.difference(&pending).copied().collect();
-        if !swept.is_empty() {
-            self.log.shared().swept.send_modify(|known| known.extend(swept));
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        let held = self.dropped_later.iter().map(|id| id.topic).collect();
+        self.log.shared().deletions.remove_partitions(dropped, held);
     }
 
     fn expire_producers(&self) {

@@ -10,12 +10,14 @@
 //! Rules in brackets, (A3) or (D1), are those of the project's safety page.
 
 mod arena;
+mod backlog;
 pub mod check;
 mod cleaner;
 mod codec;
 mod cold;
 mod commit;
 mod damage;
+mod deletion;
 pub mod export;
 mod fold;
 mod footer;

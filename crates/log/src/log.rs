@@ -21,10 +21,12 @@ use crate::cleaner::Cleaner;
 use crate::cleaner::replace::Replacement;
 use crate::cold::Cold;
 use crate::commit::{Commit, CommitError};
+use crate::deletion::{Deleter, Deletions};
 use crate::hotcache::HotCache;
 use crate::keeper::Keeper;
 use crate::layout;
 use crate::metrics::{Counters, LogMetrics};
+use crate::object::WalObject;
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
 use crate::recover::Recovered;
@@ -54,6 +56,7 @@ pub(crate) struct Shared {
     pub swept: watch::Sender<Vec<TopicId>>,
     pub swept_chains: watch::Sender<SweptChains>,
     pub keeper: KeeperHandle,
+    pub deletions: Deletions,
     hotcache: Option<HotCache>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -242,6 +245,7 @@ impl Log {
             swept: watch::Sender::new(Vec::new()),
             swept_chains: watch::Sender::default(),
             keeper: KeeperHandle::default(),
+            deletions: Deletions::default(),
             hotcache,
             tasks: std::sync::Mutex::default(),
         });
@@ -261,6 +265,7 @@ impl Log {
             env.spawn("wal-commits", Arc::clone(wal).run_commits(first_slot)),
             env.spawn("log-keeper", keeper.run()),
             env.spawn("log-cleaner", cleaner.run()),
+            env.spawn("log-deleter", Deleter::new(self.clone()).run()),
             env.spawn("log-tidy", async move { tidy.tidy_memory().await }),
         ];
         *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
@@ -453,6 +458,7 @@ impl Log {
         };
         let commit = wal.push(partition, batch, remember).ok_or(AppendError::Stopped)?;
         inner.advance(header);
+        inner.last_commit = commit.clone();
         let commit = if sabotage::on(Sabotage::AckBeforeCommit) {
             Commit::done()
         } else {
@@ -470,7 +476,7 @@ impl Log {
     }
 
     /// Moves log starts up, durably (N4). The answers are the log start offsets afterwards; -1 as an offset stands
-    /// for the high watermark.
+    /// for the high watermark, once all that was appended before is below it.
     pub async fn delete_records(
         &self,
         edits: Vec<(Arc<Partition>, i64)>,
@@ -478,6 +484,12 @@ impl Log {
         let mut outcomes = Vec::with_capacity(edits.len());
         let mut moves = Vec::new();
         for (partition, offset) in edits {
+            if offset == -1
+                && let Err(error) = partition.wait_appended_visible().await
+            {
+                outcomes.push(Err(error.into()));
+                continue;
+            }
             let inner = partition.lock();
             let high_watermark = inner.high_watermark;
             let offset = if offset == -1 { high_watermark } else { offset };
@@ -524,7 +536,9 @@ impl Log {
     /// A snapshot of the log's counters.
     pub fn metrics(&self) -> LogMetrics {
         let wal = &self.shared.wal;
-        wal.counters.snapshot(wal.unflushed_bytes(), wal.unsealed().bytes)
+        let pending = self.shared.deletions.pending();
+        wal.counters
+            .snapshot(wal.unflushed_bytes(), wal.unsealed().bytes, pending)
     }
 
     /// Seals what is committed now, and returns when that is durable, and what it replaced is deleted where no grace
@@ -593,10 +607,10 @@ impl Log {
         }
     }
 
-    /// Removes a local copy of a WAL object that is sealed.
-    pub(crate) fn forget_cached(&self, object: &crate::object::WalObject) {
+    /// Removes the local copies of WAL objects that are sealed.
+    pub(crate) async fn forget_cached(&self, objects: Vec<Arc<WalObject>>) {
         if let Some(cache) = &self.shared.hotcache {
-            cache.forget(object);
+            cache.forget(&objects).await;
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct LogMetrics {
     pub unflushed_bytes: u64,
     /// Bytes committed and not sealed, now.
     pub unsealed_bytes: u64,
+    /// Dropped objects that wait for their deletion, those in their grace included, and partitions of deleted topics, now.
+    pub pending_deletions: u64,
     /// Bytes served from WAL objects.
     pub hot_bytes: u64,
     /// Bytes of sealed data served from the block cache.
@@ -151,7 +153,7 @@ impl Counters {
         self.cleaner_damaged.store(damaged, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, unflushed: usize, unsealed: u64) -> LogMetrics {
+    pub(crate) fn snapshot(&self, unflushed: usize, unsealed: u64, pending_deletions: u64) -> LogMetrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogMetrics {
             wal_puts: load(&self.puts),
@@ -162,6 +164,7 @@ impl Counters {
             throttled: load(&self.throttled),
             unflushed_bytes: unflushed as u64,
             unsealed_bytes: unsealed,
+            pending_deletions,
             hot_bytes: load(&self.hot_bytes),
             cached_bytes: load(&self.cached_bytes),
             cold_bytes: load(&self.cold_bytes),

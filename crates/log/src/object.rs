@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ pub(crate) struct WalObject {
     memory: Mutex<Option<Bytes>>,
     /// A copy on the local disk, where the store is remote.
     cached: OnceLock<PathBuf>,
+    sealed: AtomicBool,
 }
 
 impl WalObject {
@@ -30,7 +32,18 @@ impl WalObject {
             length,
             memory: Mutex::new(memory),
             cached: OnceLock::new(),
+            sealed: AtomicBool::new(false),
         })
+    }
+
+    /// A committed round has sealed all of it.
+    pub(crate) fn set_sealed(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Whether a committed round has sealed all of it: readers find its data in segments and bundles.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
     }
 
     /// Its key in the store.
@@ -52,11 +65,6 @@ impl WalObject {
     /// Tells where a copy lies on the local disk.
     pub(crate) fn set_cached(&self, path: PathBuf) {
         let _ = self.cached.set(path);
-    }
-
-    /// Where a copy lies on the local disk.
-    pub(crate) fn cached(&self) -> Option<&PathBuf> {
-        self.cached.get()
     }
 
     /// A range of the object that is not in memory. Not verified: extents carry checksums for that.

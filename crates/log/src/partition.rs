@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use drumlin_records::BatchHeader;
 use tokio::sync::Notify;
 
+use crate::commit::{Commit, CommitError};
 use crate::footer::ExtentRecord;
 use crate::keeper::Taken;
 use crate::manifest::{LeafPointer, Segment, Span};
@@ -111,6 +112,8 @@ pub(crate) struct Inner {
     pub high_watermark: i64,
     pub epochs: Vec<(i32, i64)>,
     pub producers: Producers,
+    /// The commit of what was appended last.
+    pub last_commit: Commit,
     pub sealed: Arc<Sealed>,
     /// Extents below this offset are sealed, or were deleted; it never goes back.
     pub sealed_end: i64,
@@ -140,6 +143,7 @@ impl Partition {
                 high_watermark: 0,
                 epochs: Vec::new(),
                 producers: Producers::default(),
+                last_commit: Commit::done(),
                 sealed: Arc::default(),
                 sealed_end: 0,
                 hot: VecDeque::new(),
@@ -166,6 +170,22 @@ impl Partition {
     /// The end of what is durable; consumers see up to it.
     pub fn high_watermark(&self) -> i64 {
         self.lock().high_watermark
+    }
+
+    /// Waits until all that is appended now is durable and visible: with `acks=1` a producer is told of it before. At
+    /// once where nothing is on its way.
+    ///
+    /// # Errors
+    /// [`CommitError`]: some of it may never be visible, and this broker must not speak for the partition any more.
+    pub async fn wait_appended_visible(&self) -> Result<(), CommitError> {
+        let commit = {
+            let inner = self.lock();
+            if inner.high_watermark >= inner.log_end {
+                return Ok(());
+            }
+            inner.last_commit.clone()
+        };
+        commit.wait().await
     }
 
     /// The first offset that no open transaction may still reach; the high watermark while there are none.
@@ -261,6 +281,11 @@ impl Inner {
             }
         }
         self.waiters.shrink_to(64);
+    }
+
+    /// Whether something is committed and not sealed.
+    pub(crate) fn has_unsealed(&self) -> bool {
+        self.broken.is_none() && self.high_watermark > self.sealed_end
     }
 
     /// Moves the end past an appended batch.

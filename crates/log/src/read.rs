@@ -242,8 +242,13 @@ impl Log {
 
     /// One extent's bytes, verified unless they are in memory.
     pub(crate) async fn load_extent(&self, extent: &Extent) -> Result<Rope, Failure> {
+        self.load_extents(std::slice::from_ref(extent)).await
+    }
+
+    /// As [`Log::load_extent`], of extents that lie back to back in one object.
+    pub(crate) async fn load_extents(&self, run: &[Extent]) -> Result<Rope, Failure> {
         let mut rope = Rope::default();
-        self.load_run(std::slice::from_ref(extent), &mut rope).await?;
+        self.load_run(run, &mut rope).await?;
         Ok(rope)
     }
 

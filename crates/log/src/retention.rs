@@ -154,7 +154,7 @@ impl Keeper {
             let mut left = Sealed::clone(&sealed);
             left.drop_below(log_start);
             partition.lock().sealed = Arc::new(left);
-            self.trash.extend(keys.into_iter().map(|key| (at, key)));
+            self.delete_at(at, keys);
             self.pruned.insert(id, log_start);
         }
     }

@@ -4,9 +4,11 @@
 //! segments come before all spans, and the damaged piece is one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use drumlin_objects::Reason;
+use futures::StreamExt;
 
 use crate::cleaner::replace::Replacing;
 use crate::cold::NO_READ_AHEAD;
@@ -24,6 +26,13 @@ use crate::types::TopicPartition;
 
 /// A bundle's size, about; a round that holds more writes several.
 const BUNDLE_BYTES: u64 = 64 << 20;
+
+/// A read of WAL objects that left memory, at most; bytes.
+const LOAD_BYTES: u64 = 8 << 20;
+/// Such reads on their way at a time.
+const LOADS_IN_FLIGHT: usize = 4;
+/// Segments of a partition that are read and written at a time.
+const SEGMENTS_IN_FLIGHT: usize = 2;
 
 /// What a round does to one partition.
 pub(crate) struct Work {
@@ -208,9 +217,7 @@ impl Keeper {
         }
         let sealed_ms = pieces.iter().find_map(Piece::sealed_ms);
         let mut builder = Builder::new();
-        for piece in pieces {
-            builder.push(&self.load(partition, piece).await?)?;
-        }
+        self.load_into(partition, pieces, &mut builder).await?;
         builder.finish();
         Ok(vec![Made::Run(builder, sealed_ms)])
     }
@@ -260,24 +267,35 @@ impl Keeper {
         Ok(made)
     }
 
-    /// The bytes of a piece, verified. An object that is gone is as bad as a damaged one: only a round drops it, and
-    /// what it drops is sealed by then.
+    /// The bytes of a piece, verified.
     async fn load(&self, partition: &Partition, piece: &Piece) -> Result<Rope, ReadError> {
+        self.load_run(partition, std::slice::from_ref(piece)).await
+    }
+
+    /// The bytes of a span, or of extents that lie back to back in one WAL object, verified. An object that is gone is
+    /// as bad as a damaged one: only a round drops it, and what it drops is sealed by then.
+    async fn load_run(&self, partition: &Partition, run: &[Piece]) -> Result<Rope, ReadError> {
         let log = &self.log;
-        match piece {
-            Piece::Extent(extent) => {
-                let loaded = log.load_extent(extent).await;
-                loaded.map_err(|failure| failure.lost(&extent.object.key()))
-            }
-            Piece::Span(span) => {
+        match run {
+            [Piece::Span(span)] => {
                 let (id, whole) = (partition.id(), 0..span.length);
                 let source = Source::Span(Arc::clone(span));
                 let loaded = log.cold().load(log, &id, &source, whole, NO_READ_AHEAD);
                 loaded.await.map_err(|failure| failure.lost(&span.bundle))
             }
+            pieces => {
+                let extents: Vec<Extent> = pieces.iter().filter_map(Piece::extent).cloned().collect();
+                let Some(first) = extents.first() else {
+                    return Ok(Rope::default());
+                };
+                let loaded = log.load_extents(&extents).await;
+                loaded.map_err(|failure| failure.lost(&first.object.key()))
+            }
         }
     }
 
+    /// Uploads a partition's pieces as segments of about equal sizes, a few at a time: while one is written, the next
+    /// is read.
     async fn upload_segments(
         &self,
         partition: &Arc<Partition>,
@@ -285,20 +303,53 @@ impl Keeper {
         segment_bytes: u64,
         sealed: &mut Sealed,
     ) -> Result<(), KeepError> {
-        let total: u64 = pieces.iter().map(Piece::length).sum();
-        let count = total.div_ceil(segment_bytes.max(1)).max(1);
-        let target = total.div_ceil(count);
-        let mut builder = Builder::new();
-        for (at, piece) in pieces.iter().enumerate() {
-            builder.push(&self.load(partition, piece).await?)?;
-            let next = pieces.get(at + 1).map_or(0, Piece::length);
-            if builder.size >= target || builder.size + next > segment_bytes {
-                let full = std::mem::replace(&mut builder, Builder::new());
-                sealed.added.push(self.put_segment(partition, full).await?);
-            }
+        let failed = AtomicBool::new(false);
+        let uploads = split_evenly(pieces, segment_bytes)
+            .into_iter()
+            .map(|pieces| async {
+                // After a failure none is begun. Those under way come to their end, so that all uploads are over when the
+                // round fails.
+                if failed.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let uploaded = self.upload_segment(partition, pieces).await;
+                failed.fetch_or(uploaded.is_err(), Ordering::Relaxed);
+                Some(uploaded)
+            });
+        let uploads: Vec<_> = uploads.collect();
+        let uploaded = futures::stream::iter(uploads).buffered(SEGMENTS_IN_FLIGHT);
+        let uploaded: Vec<_> = uploaded.filter_map(async |uploaded| uploaded).collect().await;
+        for segment in uploaded {
+            sealed.added.push(segment?);
         }
-        if builder.size > 0 {
-            sealed.added.push(self.put_segment(partition, builder).await?);
+        Ok(())
+    }
+
+    async fn upload_segment(
+        &self,
+        partition: &Arc<Partition>,
+        pieces: &[Piece],
+    ) -> Result<Arc<Segment>, KeepError> {
+        let mut builder = Builder::new();
+        self.load_into(partition, pieces, &mut builder).await?;
+        self.put_segment(partition, builder).await
+    }
+
+    /// Adds pieces to an object in the making. They are loaded several at a time, those that lie back to back in one
+    /// WAL object at once.
+    async fn load_into(
+        &self,
+        partition: &Partition,
+        pieces: &[Piece],
+        builder: &mut Builder,
+    ) -> Result<(), KeepError> {
+        let loads: Vec<_> = back_to_back(pieces)
+            .into_iter()
+            .map(|run| self.load_run(partition, run))
+            .collect();
+        let mut loaded = futures::stream::iter(loads).buffered(LOADS_IN_FLIGHT);
+        while let Some(rope) = loaded.next().await {
+            builder.push(&rope?)?;
         }
         Ok(())
     }
@@ -329,6 +380,37 @@ impl Keeper {
         wal.counters.add_sealed(segment.size);
         Ok(Arc::new(segment))
     }
+}
+
+/// Cuts pieces into runs of about equal sizes, none of which is larger than `most` unless it is one piece.
+fn split_evenly(pieces: &[Piece], most: u64) -> Vec<&[Piece]> {
+    let total: u64 = pieces.iter().map(Piece::length).sum();
+    let count = total.div_ceil(most.max(1)).max(1);
+    let target = total.div_ceil(count);
+    let (mut runs, mut from, mut size) = (Vec::new(), 0, 0);
+    for (at, piece) in pieces.iter().enumerate() {
+        size += piece.length();
+        let next = pieces.get(at + 1).map_or(0, Piece::length);
+        if size >= target || size + next > most || at + 1 == pieces.len() {
+            runs.push(&pieces[from..=at]);
+            (from, size) = (at + 1, 0);
+        }
+    }
+    runs
+}
+
+/// Cuts pieces into runs that one read loads: a span, or extents that lie back to back in one WAL object.
+fn back_to_back(pieces: &[Piece]) -> Vec<&[Piece]> {
+    let mut runs = Vec::new();
+    for joined in pieces.chunk_by(|a, b| match (a, b) {
+        (Piece::Extent(a), Piece::Extent(b)) => {
+            Arc::ptr_eq(&a.object, &b.object) && a.position + u64::from(a.length) == b.position
+        }
+        _ => false,
+    }) {
+        runs.extend(split_evenly(joined, LOAD_BYTES));
+    }
+    runs
 }
 
 fn inner_seed(id: TopicPartition) -> [u8; 20] {

@@ -33,6 +33,13 @@ impl Piece {
         }
     }
 
+    pub(crate) fn extent(&self) -> Option<&Extent> {
+        match self {
+            Self::Span(_) => None,
+            Self::Extent(extent) => Some(extent),
+        }
+    }
+
     /// Since when it has waited in a bundle, Unix milliseconds.
     pub(crate) fn sealed_ms(&self) -> Option<i64> {
         match self {

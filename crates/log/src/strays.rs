@@ -51,7 +51,7 @@ impl Keeper {
     /// Deletes objects that nothing ever named, or will; their uploads are over.
     pub(crate) fn discard(&mut self, keys: Vec<String>) {
         let now = self.log.shared().wal.env.instant();
-        self.trash.extend(keys.into_iter().map(|key| (now, key)));
+        self.delete_at(now, keys);
     }
 
     /// As [`Keeper::discard`], for what a checkpoint of which nothing certain is known may name.
@@ -80,7 +80,7 @@ impl Keeper {
             | KeepError::Checkpoint(CheckpointError::NotCommitted { .. } | CheckpointError::Malformed) => {
                 // They are put one after the other.
                 let late = self.log.shared().wal.env.instant() + self.grace(STRAY_WAIT);
-                self.trash.extend(uploads.pop().map(|key| (late, key)));
+                self.delete_at(late, uploads.pop().into_iter().collect());
                 self.discard(uploads);
             }
             KeepError::Checkpoint(CheckpointError::NotAbove { .. } | CheckpointError::Ended(_)) => {

@@ -13,13 +13,21 @@ use drumlin_objects::chain::{FENCE_LEN, number_of};
 
 use crate::keeper::{KeepError, Keeper};
 use crate::layout;
+use crate::log::Log;
 use crate::partition::{Partition, Sealed};
 use crate::read::ReadError;
 use crate::state::LeafRef;
 use crate::types::SweptChains;
 
-impl Keeper {
-    pub(crate) async fn sweep(&mut self) -> Result<(), KeepError> {
+/// One run of the sweeper, after a checkpoint with these leaves was committed. Names of earlier incarnations only ever
+/// disappear from checkpoints, so that a run may come later, and again.
+pub(crate) struct Sweep {
+    pub log: Log,
+    pub leaves: Vec<LeafRef>,
+}
+
+impl Sweep {
+    pub(crate) async fn run(&self) -> Result<(), KeepError> {
         let removed = self.sweep_chains().await?;
         // Of those that are not needed nothing is left but what stays for ever.
         let swept = SweptChains {
@@ -32,40 +40,6 @@ impl Keeper {
             tracing::info!(removed, "removed what earlier starts left");
         }
         Ok(())
-    }
-
-    /// Sabotage: deletes what a round is about to drop before the round is committed.
-    pub(crate) async fn delete_dropped_early(&self, leaves: &[LeafRef]) -> Result<(), KeepError> {
-        let dropped: Vec<Arc<str>> = checkpoint_objects(&self.leaves)
-            .difference(&checkpoint_objects(leaves))
-            .cloned()
-            .collect();
-        for key in dropped {
-            self.log.bucket().delete(&key, Reason::Sweep).await?;
-        }
-        Ok(())
-    }
-
-    /// Sabotage: deletes segments that this process does not know and that are a few seconds old.
-    pub(crate) async fn delete_by_age(&self) {
-        let wal = &self.log.shared().wal;
-        let Ok(listed) = self.log.bucket().list("topic", None, Reason::Sweep).await else {
-            return;
-        };
-        let partitions = self.log.open_partitions();
-        for partition in partitions {
-            let prefix = format!("{}/segment/", layout::partition_prefix(&partition.id()));
-            let sealed = Arc::clone(&partition.lock().sealed);
-            let Ok(named) = self.named_by(&partition, &sealed).await else {
-                continue;
-            };
-            for object in &listed {
-                let old = wal.env.now_ms() - object.modified_ms > 3_000;
-                if object.key.starts_with(&prefix) && old && !named.contains(&object.key) {
-                    let _ = self.log.bucket().delete(&object.key, Reason::Sweep).await;
-                }
-            }
-        }
     }
 
     /// Chains of this node's earlier incarnations.
@@ -134,7 +108,7 @@ impl Keeper {
             if broken {
                 continue;
             }
-            let needed = match self.named_by(&partition, &sealed).await {
+            let needed = match self.log.named_by(&partition, &sealed).await {
                 Ok(needed) => needed,
                 Err(KeepError::Read(error @ ReadError::Corrupt { .. })) => {
                     tracing::warn!(%error, partition = %partition.id(), "the sweeper passed a partition over");
@@ -162,19 +136,59 @@ impl Keeper {
         };
         incarnation.is_ok_and(|incarnation| incarnation < self.log.shared().identity.incarnation)
     }
+}
 
+impl Log {
+    /// Keys of all that a partition consists of.
     async fn named_by(&self, partition: &Partition, sealed: &Sealed) -> Result<BTreeSet<String>, KeepError> {
         let id = partition.id();
         let mut needed: BTreeSet<String> = sealed.segments().map(|segment| segment.key(&id)).collect();
         needed.extend(sealed.manifest.iter().map(|manifest| manifest.key.to_string()));
         for leaf in &sealed.leaves {
             needed.insert(leaf.key.to_string());
-            let table = self.log.cold().leaf_table(&self.log, leaf).await;
+            let table = self.cold().leaf_table(self, leaf).await;
             // Only rounds replace leaves, and this follows one: what is not there now does not come back.
             let table = table.map_err(|failure| failure.lost(&leaf.key))?;
             needed.extend(table.iter().map(|row| row.segment.key(&id)));
         }
         Ok(needed)
+    }
+}
+
+/// Sabotage, for tests of the tests.
+impl Keeper {
+    /// Sabotage: deletes what a round is about to drop before the round is committed.
+    pub(crate) async fn delete_dropped_early(&self, leaves: &[LeafRef]) -> Result<(), KeepError> {
+        let dropped: Vec<Arc<str>> = checkpoint_objects(&self.leaves)
+            .difference(&checkpoint_objects(leaves))
+            .cloned()
+            .collect();
+        for key in dropped {
+            self.log.bucket().delete(&key, Reason::Sweep).await?;
+        }
+        Ok(())
+    }
+
+    /// Sabotage: deletes segments that this process does not know and that are a few seconds old.
+    pub(crate) async fn delete_by_age(&self) {
+        let wal = &self.log.shared().wal;
+        let Ok(listed) = self.log.bucket().list("topic", None, Reason::Sweep).await else {
+            return;
+        };
+        let partitions = self.log.open_partitions();
+        for partition in partitions {
+            let prefix = format!("{}/segment/", layout::partition_prefix(&partition.id()));
+            let sealed = Arc::clone(&partition.lock().sealed);
+            let Ok(named) = self.log.named_by(&partition, &sealed).await else {
+                continue;
+            };
+            for object in &listed {
+                let old = wal.env.now_ms() - object.modified_ms > 3_000;
+                if object.key.starts_with(&prefix) && old && !named.contains(&object.key) {
+                    let _ = self.log.bucket().delete(&object.key, Reason::Sweep).await;
+                }
+            }
+        }
     }
 }
 

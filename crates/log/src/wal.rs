@@ -5,7 +5,7 @@
 //! to the chain; another takes commits, in order, moves high watermarks, and only then settles the acks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::arena::{ALIGNMENT, Arenas};
+use crate::backlog::Backlog;
 use crate::commit::{Commit, CommitError};
 use crate::footer::{Edit, ExtentRecord, ProducerBatch, encode_edits, encode_footer};
 use crate::metrics::Counters;
@@ -116,6 +117,56 @@ pub(crate) struct Unsealed {
     resident_bytes: usize,
 }
 
+/// How far a round goes.
+#[derive(Debug)]
+pub(crate) struct RoundCut {
+    /// It seals the entries below this slot.
+    pub below: u64,
+    /// WAL objects that it seals, and their bytes.
+    pub objects: usize,
+    pub bytes: u64,
+    /// More was committed when it began.
+    pub is_partial: bool,
+}
+
+impl Unsealed {
+    /// Cuts a round after at most `limit` bytes of what is committed, but after one object at least.
+    pub(crate) fn cut_round(&self, limit: u64) -> RoundCut {
+        let mut cut = RoundCut {
+            below: self.processed,
+            objects: 0,
+            bytes: 0,
+            is_partial: false,
+        };
+        for object in self
+            .objects
+            .iter()
+            .take_while(|object| object.slot < self.processed)
+        {
+            if cut.objects > 0 && cut.bytes + object.length > limit {
+                (cut.below, cut.is_partial) = (object.slot, true);
+                break;
+            }
+            cut.objects += 1;
+            cut.bytes += object.length;
+        }
+        cut
+    }
+
+    /// Lets go of the objects that a committed round has sealed, and returns them.
+    pub(crate) fn forget_sealed(&mut self, cut: &RoundCut, now: Instant) -> Vec<Arc<WalObject>> {
+        let count = cut.objects.min(self.objects.len());
+        let sealed: Vec<_> = self.objects.drain(..count).collect();
+        self.bytes = self.bytes.saturating_sub(cut.bytes);
+        self.look_at = 0;
+        // What a cut round left behind is as old as it was.
+        if !cut.is_partial {
+            self.since = (!self.objects.is_empty()).then_some(now);
+        }
+        sealed
+    }
+}
+
 /// One incarnation's WAL.
 pub(crate) struct Wal {
     pub env: Env,
@@ -130,9 +181,7 @@ pub(crate) struct Wal {
     room_total: usize,
     flush: Notify,
     unsealed: Mutex<Unsealed>,
-    /// Unsealed bytes, for admission without the lock.
-    unsealed_bytes: AtomicU64,
-    pub sealed: Notify,
+    pub backlog: Backlog,
     pub seal: Notify,
     pub over_budget: Notify,
     ended: watch::Sender<Option<LogEnd>>,
@@ -176,8 +225,7 @@ impl Wal {
             room_total,
             flush: Notify::new(),
             unsealed: Mutex::default(),
-            unsealed_bytes: AtomicU64::new(0),
-            sealed: Notify::new(),
+            backlog: Backlog::new(options.round_bytes, env.instant()),
             seal: Notify::new(),
             over_budget: Notify::new(),
             ended: watch::Sender::new(None),
@@ -194,10 +242,6 @@ impl Wal {
         lock(&self.unsealed)
     }
 
-    pub(crate) fn note_unsealed_bytes(&self, bytes: u64) {
-        self.unsealed_bytes.store(bytes, Ordering::Relaxed);
-    }
-
     pub(crate) fn unflushed_bytes(&self) -> usize {
         (self.room_total - self.room.available_permits().min(self.room_total)) * ROOM_UNIT
     }
@@ -205,19 +249,10 @@ impl Wal {
     /// Waits for room for `bytes`; what is returned is to be handed to [`Wal::push`], or back.
     pub(crate) async fn admit(&self, bytes: usize, deadline: Instant) -> Option<usize> {
         let permits = bytes.div_ceil(ROOM_UNIT).clamp(1, self.room_total);
-        let limit = self.options.round_bytes.saturating_mul(2);
-        if self.unsealed_bytes.load(Ordering::Relaxed) > limit {
+        if !self.backlog.is_short() {
             self.counters.add_throttled();
-            let fits = async {
-                loop {
-                    let sealed = self.sealed.notified();
-                    if self.unsealed_bytes.load(Ordering::Relaxed) <= limit {
-                        return;
-                    }
-                    sealed.await;
-                }
-            };
-            tokio::time::timeout_at(deadline, fits).await.ok()?;
+            let turn = self.backlog.wait_turn(bytes);
+            tokio::time::timeout_at(deadline, turn).await.ok()?;
         }
         let count = u32::try_from(permits).unwrap_or(u32::MAX);
         let permit = match self.room.try_acquire_many(count) {
@@ -607,7 +642,7 @@ impl Wal {
             if unsealed.resident_bytes > self.options.memory_bytes {
                 self.over_budget.notify_one();
             }
-            self.unsealed_bytes.store(unsealed.bytes, Ordering::Relaxed);
+            self.backlog.note_unsealed(unsealed.bytes);
             let full = unsealed.bytes >= self.options.round_bytes
                 || unsealed.objects.len() >= self.options.round_objects;
             if full || unsealed.objects.len() == 1 || unsealed.bytes >= unsealed.look_at {

@@ -12,6 +12,7 @@
 
 mod answer;
 pub mod bucket;
+mod bulk_delete;
 pub mod cache;
 pub mod chain;
 pub mod env;
@@ -30,7 +31,7 @@ pub mod testing;
 pub use bucket::{Bucket, BucketKind, BucketOptions, Listed};
 pub use env::Env;
 pub use error::{LockError, OpenError, PutNewError, StoreError};
-pub use local::LockGuard;
+pub use local::{LockGuard, write_cache_file};
 pub use stats::{Operation, Reason, StoreStats};
 
 /// The crates of the object store interface, for those who write stores of their own.

@@ -304,7 +304,7 @@ impl Keeper {
         let keeper = &log.shared().keeper;
         let now = log.shared().wal.env.instant();
         let strays = std::mem::take(&mut *lock(&keeper.strays));
-        self.trash.extend(strays.into_iter().map(|key| (now, key)));
+        self.delete_at(now, strays);
         let mut new = std::mem::take(&mut *lock(&keeper.replacements));
         if !new.is_empty() {
             self.replaced_since.get_or_insert(now);
@@ -396,12 +396,12 @@ impl Keeper {
                 Replaced::Segment(key) => Some(key),
                 Replaced::Span { .. } => None,
             });
-            self.trash.extend(keys.map(|key| (at, key)));
+            self.delete_at(at, keys.collect());
             // What came into a leaf below the log start, after that was pruned: nobody looks there again.
             let id = replacement.partition.id();
             let pruned = self.pruned.get(&id).copied().unwrap_or(0);
             let late = replacement.new.iter().filter(|new| new.end_offset <= pruned);
-            self.trash.extend(late.map(|new| (at, new.key(&id))));
+            self.delete_at(at, late.map(|new| new.key(&id)).collect());
             if !replacement.new.is_empty() {
                 // Readers are to see what there is now, not what is still in memory of before.
                 replacement.partition.lock().forget_hot_below(replacement.to);

@@ -9,6 +9,7 @@
 //! written and the files that deleted objects left.
 
 mod aligned;
+mod cache_file;
 mod journal;
 mod lock;
 mod read;
@@ -39,6 +40,7 @@ use object_store::{
 
 use crate::env::Env;
 use crate::error::{LocalFailure, LockError, OpenError};
+pub use cache_file::write_cache_file;
 use journal::{Journal, Opening};
 pub use lock::LockGuard;
 use read::read_error;

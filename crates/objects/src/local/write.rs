@@ -200,7 +200,7 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP))
 }
 
-fn write_direct(file: &File, payload: &PutPayload) -> io::Result<()> {
+pub(super) fn write_direct(file: &File, payload: &PutPayload) -> io::Result<()> {
     let length = payload.content_length();
     let mut chunks = payload.iter();
     let (first, more) = (chunks.next(), chunks.next().is_some());
