@@ -258,6 +258,8 @@ fn created(config: &BrokerConfig, checked: Checked, topic_id: Uuid) -> Creatable
         name: checked.name,
         topic_id,
         error_code: ErrorCode::None.code(),
+        // The type's default is an empty text.
+        error_message: None,
         num_partitions: i32::try_from(checked.partitions).unwrap_or(i32::MAX),
         replication_factor: checked.replication_factor,
         configs: Some(configs),
