@@ -34,6 +34,8 @@ pub(super) fn ask_all(pair: &mut Pair) -> anyhow::Result<()> {
     }
     find_coordinators(pair)?;
     let request = |_: &Side, _| InitProducerIdRequest {
+        // The type's default is an empty text.
+        transactional_id: None,
         transaction_timeout_ms: 60_000,
         ..Default::default()
     };

@@ -401,6 +401,10 @@ fn describe(pair: &mut Pair) -> anyhow::Result<()> {
             }
         };
         pair.ask_but(what, request, |answer| {
+            // Kafka keeps an empty group of a member that it refused.
+            answer
+                .groups
+                .retain(|g| !g.group_id.starts_with("refused") && !g.group_id.starts_with("beat"));
             answer
                 .groups
                 .sort_by(|a, b| a.group_id.as_str().cmp(b.group_id.as_str()));

@@ -4,6 +4,7 @@
 //! [`plain`] says what is left out of the comparison, and why.
 
 mod cluster;
+mod features;
 mod groups;
 mod plain;
 mod records;
@@ -90,6 +91,7 @@ pub fn compare(drumlin: &str, kafka: &str) -> anyhow::Result<Outcome> {
         differences: Vec::new(),
     };
     cluster::ask_all(&mut pair)?;
+    features::ask_all(&mut pair)?;
     topics::ask_all(&mut pair)?;
     records::ask_all(&mut pair)?;
     groups::ask_all(&mut pair)?;

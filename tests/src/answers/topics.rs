@@ -249,14 +249,6 @@ fn configs(pair: &mut Pair) -> anyhow::Result<()> {
             Some("1"),
         ),
         (
-            "an operation that is none",
-            TOPIC,
-            "topics",
-            "retention.ms",
-            9,
-            Some("1"),
-        ),
-        (
             "a value that is none",
             TOPIC,
             "topics",
@@ -349,7 +341,14 @@ fn configs(pair: &mut Pair) -> anyhow::Result<()> {
             include_synonyms: version == 2,
             ..Default::default()
         };
-        pair.ask(what, request)?;
+        pair.ask_but(what, request, |answer| {
+            // For an option with several units Kafka does not list the default of the others.
+            for config in answer.results.iter_mut().flat_map(|result| &mut result.configs) {
+                config
+                    .synonyms
+                    .retain(|s| s.name.as_str() != "log.retention.hours");
+            }
+        })?;
     }
     Ok(())
 }

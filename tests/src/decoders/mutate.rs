@@ -387,11 +387,9 @@ fn repeat_elements(rng: &mut StdRng, sample: &Sample) -> Vec<u8> {
     } else {
         body.len()
     };
-    let times = if rng.random_bool(0.1) {
-        rng.random_range(1..3000)
-    } else {
-        rng.random_range(1..60)
-    };
+    // Frames of some ten kilobytes are enough to meet the budget; more would only take time.
+    let most = (if rng.random_bool(0.1) { 30_000 } else { 1_000 }) / (end - after).max(1);
+    let times = rng.random_range(1..most.max(2));
     let count = match sample.tokens[index].kind {
         4 => (times as i32).to_be_bytes().to_vec(),
         _ => varint(times as u32 + rng.random_range(0..2), 1),
