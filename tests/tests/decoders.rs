@@ -8,11 +8,11 @@ const VERSIONS: u64 = 302;
 const APIS: u64 = 89;
 
 #[test]
-fn fifty_thousand_broken_requests_are_decoded_as_by_kafka() {
+fn forty_thousand_broken_requests_are_decoded_as_by_kafka() {
     let scratch = Scratch::new("decoders").expect("a folder");
     let plan = Plan {
         seed: decoders::seed(),
-        requests: 50_000,
+        requests: 40_000,
         until: None,
     };
     let figures = decoders::run(scratch.path(), &plan).expect("no difference but the listed ones");

@@ -39,6 +39,13 @@ pub(super) fn ask_all(pair: &mut Pair) -> anyhow::Result<()> {
         transaction_timeout_ms: 60_000,
         ..Default::default()
     };
+    // Kafka fetches a block of ids when it is first asked.
+    pair.wait_until(
+        "a block of producer ids",
+        0,
+        |side| request(side, 0),
+        |answer| answer.error_code == 0,
+    )?;
     pair.ask("without a transactional id", request)?;
     let request = |_: &Side, _| InitProducerIdRequest {
         transactional_id: Some("".into()),
