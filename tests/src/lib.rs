@@ -9,10 +9,12 @@
 //! With `DRUMLIN_TEST_BROKER=kafka` every [`broker::Broker`] is an Apache Kafka
 //! node instead: a test that fails there is wrong.
 
+pub mod answers;
 pub mod broker;
 pub mod cache;
 pub mod churn;
 pub mod client;
+pub mod decoders;
 pub mod flaky;
 pub mod hostile;
 pub mod input;

@@ -115,6 +115,25 @@ impl Client {
         })
     }
 
+    /// The names of all topics. Only [`Client::Confluent`] has it.
+    pub fn topics(self, bootstrap: &str) -> anyhow::Result<Vec<String>> {
+        let result = self.run("topics", &json!({"bootstrap": bootstrap}))?;
+        texts(&result["topics"])
+    }
+
+    /// Subscribes to a pattern of names as a member of `group`, and reads `count` values, sorted. Only
+    /// [`Client::Confluent`] has it.
+    pub fn consume_pattern(
+        self,
+        bootstrap: &str,
+        group: &str,
+        pattern: &str,
+        count: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        let arguments = json!({"bootstrap": bootstrap, "group": group, "topic": pattern, "count": count});
+        texts(&self.run("pattern", &arguments)?["values"])
+    }
+
     /// Asks for the earliest and latest offsets, and for that of the first record at `timestamp` or later.
     pub fn offsets(self, at: &At<'_>, timestamp: i64) -> anyhow::Result<Offsets> {
         let mut arguments = at.json();
@@ -131,6 +150,12 @@ impl Client {
             at: number("at")?,
         })
     }
+}
+
+fn texts(list: &Value) -> anyhow::Result<Vec<String>> {
+    let list = list.as_array().context("no list")?;
+    let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
+    texts.collect::<Option<_>>().context("not all are texts")
 }
 
 /// A partition of a topic on a broker.

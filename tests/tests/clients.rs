@@ -220,3 +220,31 @@ fn kcat_keys_headers_and_times() {
     let found = tools::kcat(&bootstrap, &["-Q", "-t", "kcat:0:1"]).expect("kcat queries");
     assert!(found.stdout.contains("kcat [0] offset 0"), "{}", found.stdout);
 }
+
+/// librdkafka 2.3 to 2.16 asks for all topics with three bytes too many, which Kafka ignores. Listing topics and
+/// subscribing to a pattern in a classic group both ask so.
+#[test]
+fn confluent_lists_topics_and_subscribes_to_a_pattern() {
+    let scratch = Scratch::new("pattern").expect("a folder");
+    let broker = Broker::start(Options::local(&scratch.join("broker"))).expect("a broker");
+    let bootstrap = broker.bootstrap();
+    let file = scratch.join("in");
+    for topic in ["seen-a", "seen-b", "unseen"] {
+        std::fs::write(&file, format!("of {topic}\n")).expect("a file");
+        let at = At {
+            bootstrap: &bootstrap,
+            topic,
+            partition: 0,
+        };
+        Client::Confluent
+            .produce(&at, &file, None, FIRST_TIMESTAMP)
+            .expect("a record is sent");
+    }
+    let topics = Client::Confluent.topics(&bootstrap).expect("topics");
+    let made: Vec<&String> = topics.iter().filter(|name| !name.starts_with("__")).collect();
+    assert_eq!(made, ["seen-a", "seen-b", "unseen"]);
+    let values = Client::Confluent
+        .consume_pattern(&bootstrap, "watchers", "^seen-.*", 2)
+        .expect("records come");
+    assert_eq!(values, ["of seen-a", "of seen-b"]);
+}

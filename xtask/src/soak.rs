@@ -21,7 +21,7 @@ use crate::{install, results};
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of: ledger, faults, frames, files, groups, simulate, compact.
+    /// One of: ledger, faults, frames, files, groups, decoders, simulate, compact.
     name: String,
     /// How long, in all slices together.
     #[arg(long, default_value_t = 30)]
@@ -50,6 +50,8 @@ struct Soak {
 enum Driver {
     /// The soak's namesake in the `soak` program of the tests, against a broker.
     Program,
+    /// The same without a broker.
+    ProgramAlone,
     /// A test that simulates all it needs.
     Test {
         package: &'static str,
@@ -63,11 +65,16 @@ impl Soak {
         self.driver == Driver::Program
     }
 
+    /// Programs use clients, stores or classes that are not ours.
+    fn needs_install(&self) -> bool {
+        matches!(self.driver, Driver::Program | Driver::ProgramAlone)
+    }
+
     /// Arguments for cargo. Programs are built as they are for the everyday tests; what they drive is a release build.
     #[rustfmt::skip]
     fn cargo(&self) -> Vec<&'static str> {
         match self.driver {
-            Driver::Program => vec!["run", "--quiet", "--package", "drumlin-tests", "--bin", "soak", "--", self.name],
+            Driver::Program | Driver::ProgramAlone => vec!["run", "--quiet", "--package", "drumlin-tests", "--bin", "soak", "--", self.name],
             Driver::Test { package, file, name } => {
                 vec!["test", "--release", "--quiet", "--package", package, "--test", file, name, "--", "--nocapture"]
             }
@@ -99,6 +106,12 @@ const SOAKS: &[Soak] = &[
         title: "Consumer groups: joins, leaves, kills, upgrades",
         slice_seconds: 300,
         driver: Driver::Program,
+    },
+    Soak {
+        name: "decoders",
+        title: "Broken requests, decoded here and by Kafka's classes",
+        slice_seconds: 120,
+        driver: Driver::ProgramAlone,
     },
     Soak {
         name: "faults",
@@ -157,7 +170,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         );
     };
     let cache = Cache::open()?;
-    if !options.no_install && soak.needs_broker() {
+    if !options.no_install && soak.needs_install() {
         install::run(&cache)?;
     }
     let dir = cache.root().join("soak");

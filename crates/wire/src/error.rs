@@ -10,21 +10,18 @@ pub enum DecodeError {
     /// The message ends before the bytes do.
     #[error("{0} bytes follow the end of the message")]
     Trailing(usize),
-    /// A length is negative or above what its type allows.
+    /// A length is above what its type allows.
     #[error("a length is out of range")]
     Length,
-    /// A variable-length number does not fit 32 bits.
-    #[error("a variable-length number is longer than 32 bits")]
+    /// A variable-length number does not end with its fifth byte.
+    #[error("a variable-length number is longer than five bytes")]
     Varint,
     /// Null where the version does not allow it.
     #[error("null in a field that is not nullable")]
     Null,
-    /// Tags are not strictly ascending.
-    #[error("tagged fields are out of order")]
-    TagOrder,
-    /// A tagged field's size differs from its content's.
-    #[error("a tagged field has the wrong size")]
-    TagSize,
+    /// A tagged field belongs to other versions of the message.
+    #[error("tagged field {0} is not valid in this version")]
+    TagVersion(u32),
     /// The decoded form would take more memory than a message of this kind and size may.
     #[error("the message would take too much memory")]
     Budget,
@@ -53,7 +50,7 @@ pub enum EncodeError {
     /// A string, byte string or array is longer than its length prefix can say.
     #[error("a field is too long for its length prefix")]
     TooLong,
-    /// Unknown tags are not strictly ascending, or one is in fact known.
-    #[error("unknown tagged fields are out of order or known")]
-    TagOrder,
+    /// An unknown tagged field has the tag of a known one.
+    #[error("an unknown tagged field has the tag {0} of a known one")]
+    KnownTag(u32),
 }

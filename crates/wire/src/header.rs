@@ -44,7 +44,7 @@ impl RequestHeader {
     /// The version is not held against any range: that is for the [registry](crate::registry), and ApiVersions of
     /// an unknown version must be answered.
     pub fn parse(frame: &Bytes) -> Result<(RequestHeader, Bytes), HeaderError> {
-        let mut r = Reader::new(frame, limits::FIXED);
+        let mut r = Reader::new(frame, limits::HEADER_CAP);
         let (key, version) = (r.i16()?, r.i16()?);
         let api_key = ApiKey::from_i16(key).ok_or(HeaderError::UnknownApi { key, version })?;
         let correlation_id = r.i32()?;
@@ -99,7 +99,7 @@ impl ResponseHeader {
 
     /// Splits a frame (without its length) into header and body, as a client does that knows what it asked.
     pub fn parse(frame: &Bytes, key: ApiKey, version: i16) -> Result<(ResponseHeader, Bytes), DecodeError> {
-        let mut r = Reader::new(frame, limits::FIXED);
+        let mut r = Reader::new(frame, limits::HEADER_CAP);
         let correlation_id = r.i32()?;
         let unknown = match key.response_header_version(version) {
             0 => UnknownTags::default(),

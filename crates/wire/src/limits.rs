@@ -15,6 +15,9 @@ pub const PER_BYTE: usize = 16;
 /// The cap where nothing else is said.
 pub const DEFAULT_CAP: usize = 16 << 20;
 
+/// The cap of a header: the longest client id with nothing but malformed UTF-8 in it fits.
+pub const HEADER_CAP: usize = 128 << 10;
+
 /// The budget for a body of this length under a cap.
 pub(crate) const fn budget(len: usize, cap: usize) -> usize {
     let budget = FIXED.saturating_add(len.saturating_mul(PER_BYTE));

@@ -27,15 +27,31 @@ pub trait Message: Sized + Default {
     /// Writes it. The version must be in range.
     fn write(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError>;
 
-    /// Decodes a whole message: refuses unknown versions and bytes that follow its end.
+    /// Decodes what a peer sent: refuses unknown versions, and ignores bytes that follow the message's end.
+    ///
+    /// Kafka ignores them too, and clients rely on it: librdkafka 2.3 to 2.16 sends three bytes too many when
+    /// it asks for all topics.
     fn decode(body: &Bytes, version: i16) -> Result<Self, DecodeError> {
+        Ok(Self::decode_prefix(body, version)?.0)
+    }
+
+    /// As [`Message::decode`], and refuses bytes that follow the message's end. For the tests and tools that
+    /// read what Drumlin itself wrote: bytes left over there are a mistake of the writer.
+    fn decode_exact(body: &Bytes, version: i16) -> Result<Self, DecodeError> {
+        match Self::decode_prefix(body, version)? {
+            (message, 0) => Ok(message),
+            (_, more) => Err(DecodeError::Trailing(more)),
+        }
+    }
+
+    /// As [`Message::decode`], with the number of bytes that follow the message's end.
+    fn decode_prefix(body: &Bytes, version: i16) -> Result<(Self, usize), DecodeError> {
         if !(Self::MIN_VERSION..=Self::MAX_VERSION).contains(&version) {
             return Err(DecodeError::Version(version));
         }
         let mut reader = Reader::new(body, Self::DECODE_CAP);
         let message = Self::read(&mut reader, version)?;
-        reader.finish()?;
-        Ok(message)
+        Ok((message, reader.remaining()))
     }
 
     /// Appends it to what is written already; refuses unknown versions.

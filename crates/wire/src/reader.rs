@@ -11,8 +11,10 @@ const MAX_STRING: usize = i16::MAX as usize;
 
 /// A position in a body. `flex` in its methods chooses the compact encoding of flexible versions.
 ///
-/// As strict as Java's reader, and stricter where Java takes nonsense that nobody sends: tags must ascend, a
-/// tagged field must have its claimed size, lengths below -1 and numbers of more than 32 bits are refused.
+/// It takes and refuses what Kafka's own reader does, oddities included, since some client relies on each:
+/// any length below zero is null, tagged fields may come in any order and again (the last one counts), the
+/// size of a known one is not looked at, and bits of a variable-length number beyond the 32nd are dropped.
+/// Only the budget is stricter. `docs/protocol-differences.md` has the list.
 pub struct Reader<'a> {
     body: &'a Bytes,
     rest: &'a [u8],
@@ -44,7 +46,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// Refuses bytes that are left over.
+    /// Refuses bytes that are left over: for what Drumlin itself wrote, never for a peer's request.
     pub fn finish(self) -> Result<()> {
         match self.rest.len() {
             0 => Ok(()),
@@ -73,7 +75,7 @@ impl<'a> Reader<'a> {
         Ok(Uuid(*self.chunk()?))
     }
 
-    /// Reads a variable-length number of at most 32 bits.
+    /// Reads a variable-length number of at most five bytes; bits beyond the 32nd are dropped.
     #[inline]
     pub fn uvarint(&mut self) -> Result<u32> {
         let mut value = 0u32;
@@ -85,7 +87,7 @@ impl<'a> Reader<'a> {
             }
         }
         let [byte] = *self.chunk()?;
-        if byte > 0x0f {
+        if byte > 0x7f {
             return Err(DecodeError::Varint);
         }
         Ok(value | u32::from(byte) << 28)
@@ -113,27 +115,28 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The length of an array or a byte string; `None` for null.
+    /// A length in its compact encoding, one more than its value; `None`, for null, if it is negative in 32 bits.
+    #[inline]
+    fn compact_length(&mut self) -> Result<Option<usize>> {
+        let len = self.uvarint()?.wrapping_sub(1).cast_signed();
+        Ok(usize::try_from(len).ok())
+    }
+
+    /// The length of an array or a byte string; `None`, for null, if it is negative.
     #[inline]
     fn length(&mut self, flex: bool) -> Result<Option<usize>> {
         if flex {
-            return Ok((self.uvarint()? as usize).checked_sub(1));
+            return self.compact_length();
         }
-        match self.i32()? {
-            -1 => Ok(None),
-            len => usize::try_from(len).map(Some).map_err(|_| DecodeError::Length),
-        }
+        Ok(usize::try_from(self.i32()?).ok())
     }
 
     /// Reads a string that may be null.
     pub fn nullable_string(&mut self, flex: bool) -> Result<Option<Str>> {
         let len = if flex {
-            (self.uvarint()? as usize).checked_sub(1)
+            self.compact_length()?
         } else {
-            match self.i16()? {
-                -1 => None,
-                len => Some(usize::try_from(len).map_err(|_| DecodeError::Length)?),
-            }
+            usize::try_from(self.i16()?).ok()
         };
         let Some(len) = len else { return Ok(None) };
         if len > MAX_STRING {
@@ -142,8 +145,7 @@ impl<'a> Reader<'a> {
         match Str::from_utf8(self.take(len)?) {
             Ok(text) => Ok(Some(text)),
             Err(bytes) => {
-                // Three times the length, and as much again while the copy grows.
-                self.charge(6 * bytes.len())?;
+                self.charge(Str::repaired_len(&bytes))?;
                 Ok(Some(Str::from_utf8_lossy(&bytes)))
             }
         }
@@ -191,9 +193,10 @@ impl<'a> Reader<'a> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<Option<T>> {
-        match self.uvarint()? {
-            0 => Ok(None),
-            _ => read(self).map(Some),
+        if self.uvarint()?.cast_signed() <= 0 {
+            Ok(None)
+        } else {
+            read(self).map(Some)
         }
     }
 
@@ -243,32 +246,24 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a section of tagged fields. `known` reads a field and says true, or says false without reading
-    /// if it does not know the tag; such fields are returned.
+    /// if it does not know the tag; such fields are returned in the order in which they came.
+    ///
+    /// As Kafka's reader does: a known field ends where its content ends, whatever its size says; one that
+    /// comes again replaces the earlier one; a count that is negative in 32 bits stands for none.
     #[inline]
     pub fn tags(&mut self, mut known: impl FnMut(&mut Self, u32) -> Result<bool>) -> Result<UnknownTags> {
         let mut unknown = UnknownTags::default();
-        let count = self.uvarint()?;
-        let mut previous = None;
-        for _ in 0..count {
+        // Each field takes at least two bytes, so the loop ends with the body, whatever the count claims.
+        for _ in 0..self.uvarint()?.cast_signed() {
             let tag = self.uvarint()?;
-            if previous.is_some_and(|p| tag <= p) {
-                return Err(DecodeError::TagOrder);
-            }
-            previous = Some(tag);
-            let size = self.uvarint()? as usize;
-            let (field, rest) = self.rest.split_at_checked(size).ok_or(DecodeError::Truncated)?;
-            // The field is read from its own bytes alone, so that it cannot reach beyond its size.
-            self.rest = field;
+            let size = self.uvarint()?;
             if known(self, tag)? {
-                if !self.rest.is_empty() {
-                    return Err(DecodeError::TagSize);
-                }
-            } else {
-                // A growing vector may hold half as much again as it has, and had both for a moment.
-                self.charge(3 * size_of::<crate::UnknownTag>())?;
-                unknown.push(tag, self.slice(field));
+                continue;
             }
-            self.rest = rest;
+            // A growing vector may hold half as much again as it has, and had both for a moment.
+            self.charge(3 * size_of::<crate::UnknownTag>())?;
+            let size = usize::try_from(size).map_err(|_| DecodeError::Length)?;
+            unknown.push(tag, self.take(size)?);
         }
         Ok(unknown)
     }

@@ -10,9 +10,8 @@ use bytes::Bytes;
 /// It keeps the whole frame alive that it was decoded from: call [`Str::detach`] before storing one for
 /// longer than a request lasts.
 ///
-/// **Invalid UTF-8** is replaced by U+FFFD when decoded, as Java does, so that a client whose client id is
-/// Latin-1 works here as it does there; a name with a replacement in it is no legal topic's. (For encoded
-/// surrogates Java puts one where this puts three.)
+/// **Invalid UTF-8** is replaced by U+FFFD when decoded, exactly as Java does, so that a client whose client id
+/// is Latin-1 works here as it does there; a name with a replacement in it is no legal topic's.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Str(Bytes);
 
@@ -35,7 +34,16 @@ impl Str {
 
     /// A copy of the bytes, with U+FFFD for what is not UTF-8. It may be three times as long.
     pub fn from_utf8_lossy(bytes: &[u8]) -> Str {
-        Str::from(String::from_utf8_lossy(bytes).into_owned())
+        let mut text = String::with_capacity(Str::repaired_len(bytes));
+        repair(bytes, |piece| text.push_str(piece));
+        Str::from(text)
+    }
+
+    /// Length of what [`Str::from_utf8_lossy`] makes of the bytes.
+    pub(crate) fn repaired_len(bytes: &[u8]) -> usize {
+        let mut len = 0;
+        repair(bytes, |piece| len += piece.len());
+        len
     }
 
     /// The text.
@@ -62,6 +70,29 @@ impl Str {
     /// A copy of its own, which keeps no frame alive.
     pub fn detach(&self) -> Str {
         Str(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+/// Gives the bytes as text, piece by piece, with U+FFFD in the place of each malformed sequence.
+///
+/// Java's decoder and Rust's agree on which sequences those are, but for one: an encoded surrogate is one to
+/// Java and two or three to Rust.
+fn repair(mut bytes: &[u8], mut take: impl FnMut(&str)) {
+    loop {
+        let error = match std::str::from_utf8(bytes) {
+            Ok(text) => return take(text),
+            Err(error) => error,
+        };
+        let (valid, malformed) = bytes.split_at(error.valid_up_to());
+        take(std::str::from_utf8(valid).unwrap_or_default());
+        take("\u{fffd}");
+        let skipped = match malformed {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => 3,
+            [0xed, 0xa0..=0xbf, ..] => 2,
+            // The text ends within a sequence if there is no length.
+            _ => error.error_len().unwrap_or(malformed.len()),
+        };
+        bytes = malformed.get(skipped..).unwrap_or_default();
     }
 }
 

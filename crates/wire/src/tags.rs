@@ -11,7 +11,8 @@ pub struct UnknownTag {
     pub data: Bytes,
 }
 
-/// Unknown tagged fields in ascending order of their tags; they are written back among the known ones.
+/// Unknown tagged fields in the order in which they came. They are written among the known ones, in ascending
+/// order of their tags; of several with the same tag the last one is written.
 ///
 /// One machine word, as nearly every structure of nearly every message has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,7 +28,7 @@ impl UnknownTags {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Adds a field; encoding refuses what is not in ascending order.
+    /// Adds a field.
     pub fn push(&mut self, tag: u32, data: Bytes) {
         // Room for one: by itself the vector would begin with four, which is what a hostile peer could use.
         let fields = self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));

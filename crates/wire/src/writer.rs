@@ -278,11 +278,20 @@ impl Writer {
 
     /// Starts a section of tagged fields with this many known ones, to which the unknown ones are merged.
     pub fn start_tags<'a>(&mut self, known: usize, unknown: &'a UnknownTags) -> Result<TagSection<'a>> {
-        let unknown = unknown.as_slice();
+        let mut unknown: Vec<&UnknownTag> = unknown.as_slice().iter().collect();
+        if !unknown.is_sorted_by(|a, b| a.tag < b.tag) {
+            unknown.sort_by_key(|field| field.tag);
+            unknown.dedup_by(|later, kept| {
+                let again = later.tag == kept.tag;
+                if again {
+                    *kept = *later;
+                }
+                again
+            });
+        }
         self.uvarint(u32::try_from(known + unknown.len()).map_err(|_| EncodeError::TooLong)?);
         Ok(TagSection {
-            unknown,
-            previous: None,
+            unknown: unknown.into_iter().peekable(),
         })
     }
 
@@ -292,44 +301,36 @@ impl Writer {
     }
 }
 
-/// A section of tagged fields that is being written; tags must ascend.
+/// A section of tagged fields that is being written, in ascending order of their tags.
 pub struct TagSection<'a> {
-    unknown: &'a [UnknownTag],
-    previous: Option<u32>,
+    unknown: std::iter::Peekable<std::vec::IntoIter<&'a UnknownTag>>,
 }
 
 impl TagSection<'_> {
-    fn advance(&mut self, tag: u32) -> Result<()> {
-        if self.previous.is_some_and(|p| tag <= p) {
-            return Err(EncodeError::TagOrder);
-        }
-        self.previous = Some(tag);
-        Ok(())
-    }
-
-    fn unknown_below(&mut self, w: &mut Writer, end: Option<u32>) -> Result<()> {
-        while let [first, rest @ ..] = self.unknown {
-            if end.is_some_and(|end| first.tag >= end) {
-                break;
-            }
-            self.advance(first.tag)?;
-            w.uvarint(first.tag);
-            w.uvarint(u32::try_from(first.data.len()).map_err(|_| EncodeError::TooLong)?);
-            w.small.put_slice(&first.data);
-            self.unknown = rest;
+    /// Writes the unknown fields whose tags are below that of the known field that comes next; all, if none does.
+    fn write_unknown_below(&mut self, w: &mut Writer, end: Option<u32>) -> Result<()> {
+        while let Some(field) = self
+            .unknown
+            .next_if(|field| end.is_none_or(|end| field.tag < end))
+        {
+            w.uvarint(field.tag);
+            w.uvarint(u32::try_from(field.data.len()).map_err(|_| EncodeError::TooLong)?);
+            w.small.put_slice(&field.data);
         }
         Ok(())
     }
 
-    /// Writes a known field, after the unknown ones that stand before it.
+    /// Writes a known field, after the unknown ones that stand before it. Known fields are given in ascending order.
     pub fn known(
         &mut self,
         w: &mut Writer,
         tag: u32,
         write: impl FnOnce(&mut Writer) -> Result<()>,
     ) -> Result<()> {
-        self.unknown_below(w, Some(tag))?;
-        self.advance(tag)?;
+        self.write_unknown_below(w, Some(tag))?;
+        if self.unknown.peek().is_some_and(|field| field.tag == tag) {
+            return Err(EncodeError::KnownTag(tag));
+        }
         w.uvarint(tag);
         // The size stands before the content: one byte is left for it, and the content moves if it needs more.
         // Nothing is shared meanwhile, so that all of the content is in `small`.
@@ -358,7 +359,7 @@ impl TagSection<'_> {
 
     /// Writes the unknown fields that are left.
     pub fn finish(mut self, w: &mut Writer) -> Result<()> {
-        self.unknown_below(w, None)
+        self.write_unknown_below(w, None)
     }
 }
 

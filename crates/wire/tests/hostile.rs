@@ -242,7 +242,7 @@ fn mutated_bodies_neither_panic_nor_take_memory() {
         "most memory for one: {} bytes, {:.1} times its length",
         worst.1, worst.0
     );
-    assert!(taken > 0 && refused.len() >= 5);
+    assert!(taken > 0 && refused.len() >= 5, "{refused:?}");
 }
 
 /// Some of these come from clients too: a consumer's subscription and assignment.
@@ -307,7 +307,8 @@ fn hostile_headers_and_frames_are_refused() {
     for _ in 0..50_000 {
         let bytes = Bytes::from(mutate(&mut random, &good, &good));
         let (_, peak, _) = measured(|| RequestHeader::parse(&bytes).map(drop));
-        assert!(peak <= limits::FIXED + 256, "{peak} bytes for {bytes:?}");
+        let budget = (limits::FIXED + limits::PER_BYTE * bytes.len()).min(limits::HEADER_CAP) + 256;
+        assert!(peak <= budget, "{peak} bytes for {bytes:?}");
     }
     for cut in 0..good.len() {
         assert!(RequestHeader::parse(&good.slice(..cut)).is_err(), "{cut}");

@@ -66,6 +66,22 @@ fn bad_utf8_is_replaced_as_java_does() {
     let (header, rest) = RequestHeader::parse(&body.freeze()).unwrap();
     assert_eq!(header.client_id, Some("caf\u{fffd}".into()));
     assert!(rest.is_empty());
+    // By Java: new String(bytes, UTF_8). An encoded surrogate is one malformed sequence there.
+    for (bytes, text) in [
+        (&b"a\xed\xa0\x80b"[..], "a\u{fffd}b"),
+        (b"\xed\xbf\xbf\xed\xa0", "\u{fffd}\u{fffd}"),
+        (b"\xed\xa0A\xedB", "\u{fffd}A\u{fffd}B"),
+        (b"\xe0\x80\x80", "\u{fffd}\u{fffd}\u{fffd}"),
+        (b"\xf0\x90\x80", "\u{fffd}"),
+        (b"\xf4\x90\x80\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+        (b"\xc0\xafok", "\u{fffd}\u{fffd}ok"),
+    ] {
+        assert_eq!(Str::from_utf8_lossy(bytes), *text, "{bytes:?}");
+    }
+    // The longest client id fits, however bad.
+    let frame = [&[0, 18, 0, 1, 0, 0, 0, 5, 0x7f, 0xff][..], &[0xff; 0x7fff]].concat();
+    let (header, _) = RequestHeader::parse(&Bytes::from(frame)).unwrap();
+    assert_eq!(header.client_id.map(|id| id.len()), Some(3 * 0x7fff));
 }
 
 #[test]
@@ -115,7 +131,7 @@ fn unknown_tags_are_merged_in_order() {
     response.unknown.push(3, Bytes::from_static(b"three"));
     response.unknown.push(200, Bytes::from_static(&[7; 300]));
     let bytes = response.to_bytes(17).unwrap();
-    let again = FetchResponse::decode(&bytes, 17).unwrap();
+    let again = FetchResponse::decode_exact(&bytes, 17).unwrap();
     assert_eq!(again, response);
     assert_eq!(again.unknown.as_slice().len(), 2);
 
@@ -125,19 +141,105 @@ fn unknown_tags_are_merged_in_order() {
         unknown: known,
         ..response.clone()
     };
-    assert_eq!(clash.to_bytes(17).err(), Some(EncodeError::TagOrder));
-    let mut twice = UnknownTags::default();
-    twice.push(5, Bytes::new());
-    twice.push(5, Bytes::new());
-    assert_eq!(
-        FetchResponse {
-            unknown: twice,
-            ..response
-        }
-        .to_bytes(17)
-        .err(),
-        Some(EncodeError::TagOrder)
-    );
+    assert_eq!(clash.to_bytes(17).err(), Some(EncodeError::KnownTag(0)));
+    // Out of order and with one of them twice, as a peer may send them: the last one counts.
+    let mut mixed = UnknownTags::default();
+    for (tag, data) in [(200, &[7; 300][..]), (3, b"once"), (3, b"three")] {
+        mixed.push(tag, Bytes::from_static(data));
+    }
+    let mixed = FetchResponse {
+        unknown: mixed,
+        ..response
+    };
+    assert_eq!(mixed.to_bytes(17), Ok(bytes));
+}
+
+/// FetchRequest 17 without partitions, and with this section of tagged fields.
+fn fetch_with_tags(section: &[u8]) -> Result<FetchRequest, DecodeError> {
+    let plain = FetchRequest::default().to_bytes(17).unwrap();
+    let body = [&plain[..plain.len() - 1], section].concat();
+    FetchRequest::decode_exact(&Bytes::from(body), 17)
+}
+
+#[test]
+fn tagged_fields_are_taken_in_any_order_and_again() {
+    // Tag 0 is the cluster's id, tag 1 the replica's state: id (4 bytes), epoch (8 bytes), no tagged fields.
+    let state = |id: u8| [&[1, 13, 0, 0, 0, id][..], &[0; 8], &[0]].concat();
+    let cluster = |id: u8| [0, 2, 2, id].to_vec();
+    let unknown = [9, 1, 0xee].to_vec();
+    let section = |fields: &[Vec<u8>]| [&[fields.len() as u8][..], &fields.concat()].concat();
+    let in_order = fetch_with_tags(&section(&[cluster(b'c'), state(7), unknown.clone()])).unwrap();
+    assert_eq!(in_order.cluster_id, Some("c".into()));
+    assert_eq!(in_order.replica_state.replica_id, 7);
+    assert_eq!(in_order.unknown.as_slice().len(), 1);
+    let descending = section(&[unknown, state(7), cluster(b'c')]);
+    assert_eq!(fetch_with_tags(&descending), Ok(in_order.clone()));
+    let again = section(&[state(1), cluster(b'x'), vec![9, 1, 0xee], cluster(b'c'), state(7)]);
+    assert_eq!(fetch_with_tags(&again), Ok(in_order));
+}
+
+#[test]
+fn sizes_of_known_tagged_fields_are_not_looked_at() {
+    for size in [0, 1, 2, 3, 100] {
+        let request = fetch_with_tags(&[1, 0, size, 2, b'c']).unwrap();
+        assert_eq!(request.cluster_id, Some("c".into()), "size {size}");
+    }
+    // That of an unknown one is all that is known of it.
+    assert_eq!(fetch_with_tags(&[1, 9, 2, 1]).err(), Some(DecodeError::Truncated));
+    // A count that is negative in 32 bits stands for none.
+    assert!(fetch_with_tags(&[0xff, 0xff, 0xff, 0xff, 0x0f]).is_ok());
+}
+
+#[test]
+fn tags_of_other_versions_are_refused() {
+    let request = FetchRequest::default().to_bytes(14).unwrap();
+    let body = [&request[..request.len() - 1], &[1, 1, 13], &[0; 13]].concat();
+    let decoded = FetchRequest::decode(&Bytes::from(body), 14);
+    assert_eq!(decoded.err(), Some(DecodeError::TagVersion(1)));
+}
+
+#[test]
+fn every_negative_length_is_null() {
+    for len in [-1i32, -2, i32::MIN] {
+        let body = Bytes::from([&len.to_be_bytes()[..], &[1]].concat());
+        assert_eq!(MetadataRequest::decode(&body, 4).unwrap().topics, None, "{len}");
+    }
+    // The same in the compact encoding, which adds one: 0x8000_0001 stands for -2^31.
+    for len in [
+        &[0][..],
+        &[0x81, 0x80, 0x80, 0x80, 0x08],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+    ] {
+        let body = Bytes::from([len, &[1, 0, 0]].concat());
+        assert_eq!(
+            MetadataRequest::decode(&body, 12).unwrap().topics,
+            None,
+            "{len:?}"
+        );
+    }
+    for len in [-1i16, -2, i16::MIN] {
+        let frame = [&[0, 18, 0, 0, 0, 0, 0, 1][..], &len.to_be_bytes()].concat();
+        let (header, _) = RequestHeader::parse(&Bytes::from(frame)).unwrap();
+        assert_eq!(header.client_id, None, "{len}");
+    }
+}
+
+#[test]
+fn bytes_behind_a_request_are_ignored() {
+    // All topics, as librdkafka 2.3 to 2.16 asks for them: null takes one byte, and it writes four.
+    // In version 9, which has a field more, two of the three are taken for a tagged field.
+    for (version, left) in [(9, 1), (12, 3), (13, 3)] {
+        let operations: &[u8] = if version < 11 { &[0, 0] } else { &[0] };
+        let body = Bytes::from([&[0, 0, 0, 0, 1][..], operations, &[0]].concat());
+        let request = MetadataRequest::decode(&body, version).unwrap();
+        assert_eq!(request.topics, None, "version {version}");
+        let exact = MetadataRequest::decode_exact(&body, version);
+        assert_eq!(
+            exact.err(),
+            Some(DecodeError::Trailing(left)),
+            "version {version}"
+        );
+    }
 }
 
 #[test]
@@ -167,7 +269,9 @@ fn varints_are_bounded() {
         (&[0x80, 0x01], Ok(128)),
         (&[0xff, 0xff, 0xff, 0xff, 0x0f], Ok(u32::MAX)),
         (&[0x80, 0x80, 0x80, 0x80, 0x00], Ok(0)),
-        (&[0xff, 0xff, 0xff, 0xff, 0x10], Err(DecodeError::Varint)),
+        // Kafka drops the bits for which there is no room.
+        (&[0x81, 0x80, 0x80, 0x80, 0x70], Ok(1)),
+        (&[0xff, 0xff, 0xff, 0xff, 0x7f], Ok(u32::MAX)),
         (&[0xff, 0xff, 0xff, 0xff, 0xff, 0x01], Err(DecodeError::Varint)),
         (&[0xff], Err(DecodeError::Truncated)),
     ] {

@@ -1,6 +1,7 @@
 """A command around one Python client for the end-to-end tests.
 
 usage: client.py kafka-python|confluent-kafka|aiokafka produce|consume|offsets JSON
+       client.py confluent-kafka topics|pattern JSON
 
 One action a run; the result is one JSON line on standard output.
 """
@@ -187,6 +188,35 @@ class Confluent:
             raise RuntimeError(str(at.error))
         return {"earliest": earliest, "latest": latest, "at": at.offset}
 
+    def topics(self):
+        from confluent_kafka.admin import AdminClient
+
+        admin = AdminClient({"bootstrap.servers": self.a["bootstrap"]})
+        return {"topics": sorted(admin.list_topics(timeout=PATIENCE_S).topics)}
+
+    def pattern(self):
+        from confluent_kafka import Consumer
+
+        # The classic protocol: the client itself asks for all topics and matches their names.
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.a["bootstrap"],
+                "group.id": self.a["group"],
+                "auto.offset.reset": "earliest",
+                "topic.metadata.refresh.interval.ms": 1000,
+            }
+        )
+        consumer.subscribe([self.a["topic"]])
+        values = []
+        end = time.monotonic() + PATIENCE_S
+        while len(values) < self.a["count"] and time.monotonic() < end:
+            for m in consumer.consume(100, timeout=0.5):
+                if m.error():
+                    raise RuntimeError(str(m.error()))
+                values.append(m.value().decode())
+        consumer.close()
+        return {"values": sorted(values)}
+
 
 class Aio:
     def __init__(self, a):
@@ -263,7 +293,7 @@ class Aio:
 
 
 CLIENTS = {"kafka-python": KafkaPython, "confluent-kafka": Confluent, "aiokafka": Aio}
-ACTIONS = ("produce", "consume", "offsets")
+ACTIONS = ("produce", "consume", "offsets", "topics", "pattern")
 
 
 def main():

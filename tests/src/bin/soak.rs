@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use drumlin_tests::broker::{Broker, Options};
 use drumlin_tests::churn;
+use drumlin_tests::decoders;
 use drumlin_tests::flaky::Flaky;
 use drumlin_tests::hostile;
 use drumlin_tests::ledger::{self, Plan};
@@ -35,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         "files" => files(scratch.path()),
         "frames" => frames(seed, time, scratch.path()),
         "groups" => groups(seed, time, scratch.path()),
+        "decoders" => decoders(seed, time, scratch.path()),
         other => bail!("no soak is called {other:?}"),
     };
     if result.is_err() {
@@ -157,6 +159,16 @@ fn frames(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
     };
     let figures = hostile::run(&mut broker, &plan)?;
     tell(&figures.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+}
+
+/// Broken requests of every API and version, decoded here and by Kafka's own classes.
+fn decoders(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
+    let plan = decoders::Plan {
+        seed,
+        requests: u64::MAX,
+        until: Some(Instant::now() + time),
+    };
+    tell(&decoders::run(dir, &plan)?)
 }
 
 /// Random joins, leaves and kills of members in two groups, and beside them a group that

@@ -85,7 +85,7 @@ impl Connection {
                 header.correlation_id
             );
         }
-        Ok(M::Response::decode(&body, version)?)
+        Ok(M::Response::decode_exact(&body, version)?)
     }
 
     /// Sends a request and waits for its answer.

@@ -44,6 +44,14 @@ impl Module<'_> {
                         field.tag.unwrap_or_default(),
                         field.name
                     )?;
+                    // A tag of other versions is no unknown one: Kafka refuses it.
+                    if !guard.is_empty() {
+                        writeln!(
+                            arms,
+                            "{} => return Err(DecodeError::TagVersion(tag)),",
+                            field.tag.unwrap_or_default()
+                        )?;
+                    }
                 }
                 format!("r.tags(|r, tag| {{ match tag {{ {arms} _ => return Ok(false), }} Ok(true) }})?")
             };

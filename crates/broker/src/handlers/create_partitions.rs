@@ -44,6 +44,8 @@ pub async fn handle(cx: &Cx, request: CreatePartitionsRequest) -> CreatePartitio
         };
         let (code, message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
+            // The code says it all, and Kafka's answer has no message.
+            Err(told) if told.code == ErrorCode::UnknownTopicOrPartition => (told.code, None),
             Err(told) => (told.code, Some(Str::from(told.message))),
         };
         results.push(CreatePartitionsTopicResult {

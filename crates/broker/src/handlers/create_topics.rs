@@ -75,7 +75,8 @@ pub async fn handle(cx: &Cx, request: CreateTopicsRequest) -> CreateTopicsRespon
                 Ok(ids) => match ids.get(checked.name.as_str()) {
                     Some(Err(told)) => Err(told.clone()),
                     Some(Ok(id)) => Ok((checked, Uuid(*id))),
-                    None => Ok((checked, Uuid::default())),
+                    // Only validated: Kafka, too, answers with an id that no topic gets.
+                    None => Ok((checked, Uuid(cx.broker.new_topic_id(&image)))),
                 },
             });
             match outcome {
@@ -162,6 +163,10 @@ fn check(
         Told::new(ErrorCode::InvalidTopic, what)
     })?;
     let (partitions, replication_factor) = layout(cx, config, topic)?;
+    if let Some(config) = topic.configs.iter().find(|config| config.value.is_none()) {
+        let what = format!("config `{}` has no value", config.name.as_str());
+        return Err(Told::new(ErrorCode::InvalidConfig, what));
+    }
     let configs = topic
         .configs
         .iter()
@@ -258,6 +263,8 @@ fn created(config: &BrokerConfig, checked: Checked, topic_id: Uuid) -> Creatable
         name: checked.name,
         topic_id,
         error_code: ErrorCode::None.code(),
+        // The type's default is an empty text.
+        error_message: None,
         num_partitions: i32::try_from(checked.partitions).unwrap_or(i32::MAX),
         replication_factor: checked.replication_factor,
         configs: Some(configs),

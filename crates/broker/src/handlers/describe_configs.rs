@@ -40,7 +40,11 @@ pub async fn handle(cx: &Cx, request: DescribeConfigsRequest) -> DescribeConfigs
                 },
                 Err(told) => DescribeConfigsResult {
                     error_code: cx.error(ApiKey::DescribeConfigs, told.code),
-                    error_message: Some(Str::from(told.message)),
+                    // The code says it all, and Kafka's answer has an empty message.
+                    error_message: Some(match told.code {
+                        ErrorCode::UnknownTopicOrPartition => Str::EMPTY,
+                        _ => Str::from(told.message),
+                    }),
                     ..base
                 },
             }

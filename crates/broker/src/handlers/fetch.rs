@@ -101,6 +101,14 @@ struct Part {
 }
 
 impl Part {
+    /// An error of a partition that is there. As in Kafka's answer, offsets are unknown, and the aborted transactions
+    /// are null; where there is no such partition they are an empty list, the field's default.
+    fn failed_read(cx: &Cx, wanted: &Wanted, code: ErrorCode) -> Part {
+        let mut part = Part::failed(cx, wanted, code);
+        part.data.aborted_transactions = None;
+        part
+    }
+
     fn failed(cx: &Cx, wanted: &Wanted, code: ErrorCode) -> Part {
         let data = PartitionData {
             partition_index: wanted.partition,
@@ -295,7 +303,7 @@ async fn read(cx: &Cx, wanted: &Wanted, max_bytes: usize, at_least_one: bool) ->
     if let Err(code) = check_epoch(wanted.current_leader_epoch, partition.leader_epoch()) {
         return Part {
             topic: Some(topic),
-            ..Part::failed(cx, wanted, code)
+            ..Part::failed_read(cx, wanted, code)
         };
     }
     if let Some(diverging) = divergence(cx, wanted, &partition) {
@@ -325,8 +333,8 @@ async fn failed(cx: &Cx, wanted: &Wanted, topic: &Topic, error: ReadError) -> Pa
     match error {
         ReadError::OffsetOutOfRange {
             offset,
-            log_start,
             high_watermark,
+            ..
         } => {
             // Said by a deposed leader, it would make a consumer skip what its successor has taken [R2].
             if offset > high_watermark
@@ -334,18 +342,14 @@ async fn failed(cx: &Cx, wanted: &Wanted, topic: &Topic, error: ReadError) -> Pa
             {
                 return Part::failed(cx, wanted, code);
             }
-            let mut part = Part::failed(cx, wanted, ErrorCode::OffsetOutOfRange);
-            part.data.log_start_offset = log_start;
-            part.data.high_watermark = high_watermark;
-            part.data.last_stable_offset = high_watermark;
-            part
+            Part::failed_read(cx, wanted, ErrorCode::OffsetOutOfRange)
         }
         ReadError::Store(_) | ReadError::Corrupt { .. } | ReadError::Unavailable { .. } => {
             tracing::warn!(topic = %topic.name, partition = wanted.partition, offset = wanted.fetch_offset, %error,
                 "a fetch failed");
-            Part::failed(cx, wanted, ErrorCode::from(&error))
+            Part::failed_read(cx, wanted, ErrorCode::from(&error))
         }
-        ReadError::Deleted => Part::failed(cx, wanted, ErrorCode::from(&error)),
+        ReadError::Deleted => Part::failed_read(cx, wanted, ErrorCode::from(&error)),
     }
 }
 
@@ -378,7 +382,7 @@ fn divergence(cx: &Cx, wanted: &Wanted, partition: &Partition) -> Option<Part> {
     }
     let (epoch, end_offset) = match partition.end_offset_for_epoch(wanted.last_fetched_epoch) {
         Some(known) => known,
-        None => return Some(Part::failed(cx, wanted, ErrorCode::OffsetOutOfRange)),
+        None => return Some(Part::failed_read(cx, wanted, ErrorCode::OffsetOutOfRange)),
     };
     if epoch == wanted.last_fetched_epoch && end_offset >= wanted.fetch_offset {
         return None;

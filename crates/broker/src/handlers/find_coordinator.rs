@@ -16,6 +16,8 @@ const TRANSACTION: i8 = 1;
 
 /// First version with several keys (KIP-699).
 const BATCHED_FROM: i16 = 4;
+/// Kafka's message beside code 0 in versions without several keys; librdkafka and others look for it.
+const NO_ERROR: &str = "NONE";
 
 /// Names the coordinator of each key.
 pub async fn handle(cx: &Cx, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
@@ -37,7 +39,10 @@ pub async fn handle(cx: &Cx, request: FindCoordinatorRequest) -> FindCoordinator
         let found = find(cx, &image, request.key);
         return FindCoordinatorResponse {
             error_code: found.error_code,
-            error_message: found.error_message,
+            error_message: match found.error_code {
+                0 => Some(Str::from_static(NO_ERROR)),
+                _ => found.error_message,
+            },
             node_id: found.node_id,
             host: found.host,
             port: found.port,

@@ -18,6 +18,9 @@ pub async fn handle(cx: &Cx, request: InitProducerIdRequest) -> InitProducerIdRe
         producer_epoch: -1,
         ..Default::default()
     };
+    if request.transactional_id.as_ref().is_some_and(|id| id.is_empty()) {
+        return failed(ErrorCode::InvalidRequest);
+    }
     if request.transactional_id.is_some() {
         // There are no transactions yet. Java takes every code that it does not know here for fatal, and
         // UNSUPPORTED_VERSION says what is the matter; librdkafka stops before, for want of FindCoordinator. A

@@ -48,8 +48,10 @@ fn answer(cx: &Cx, topic: Option<&Topic>, asked: &OffsetForLeaderPartition) -> E
             if partition.unavailable().is_some() {
                 return Err(ErrorCode::KafkaStorageError);
             }
-            Ok(partition
-                .end_offset_for_epoch(asked.leader_epoch)
+            // A negative epoch is none, and has no end.
+            let known = Some(asked.leader_epoch).filter(|epoch| *epoch >= 0);
+            Ok(known
+                .and_then(|epoch| partition.end_offset_for_epoch(epoch))
                 .unwrap_or((-1, -1)))
         });
     let (code, (leader_epoch, end_offset)) = match found {

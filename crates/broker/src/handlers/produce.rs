@@ -141,7 +141,11 @@ pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
                 }
                 Err(failure) => {
                     failed = Some(failure.code);
-                    fail(&cx, index, failure)
+                    let log_start_offset = log_start(&failure, found.as_deref().ok(), index);
+                    PartitionProduceResponse {
+                        log_start_offset,
+                        ..fail(&cx, index, failure)
+                    }
                 }
             });
         }
@@ -398,9 +402,35 @@ fn fail(cx: &Cx, index: i32, failure: Failure) -> PartitionProduceResponse {
         log_append_time_ms: NO_TIMESTAMP,
         log_start_offset: -1,
         record_errors,
-        error_message: failure.message.as_deref().map(Str::from),
+        error_message: failure
+            .message
+            .filter(|_| has_message(failure.code))
+            .as_deref()
+            .map(Str::from),
         ..Default::default()
     }
+}
+
+/// Kafka sends no message beside the codes that say it all.
+fn has_message(code: ErrorCode) -> bool {
+    !matches!(
+        code,
+        ErrorCode::MessageTooLarge | ErrorCode::CorruptMessage | ErrorCode::InvalidRequiredAcks
+    )
+}
+
+/// Where the log starts, which Kafka tells with records that it refuses for their content.
+fn log_start(failure: &Failure, topic: Option<&Topic>, index: i32) -> i64 {
+    if !matches!(
+        failure.code,
+        ErrorCode::InvalidRecord | ErrorCode::InvalidTimestamp
+    ) {
+        return -1;
+    }
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| topic?.partitions.get(index)?.as_ref())
+        .map_or(-1, |partition| partition.log_start_offset())
 }
 
 /// Says who leads, wherever somebody else does (KIP-951).

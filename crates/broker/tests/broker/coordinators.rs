@@ -58,7 +58,7 @@ async fn perhaps<M: Request>(client: &mut Client, version: i16, request: &M) -> 
     client.send(version, request).await;
     let frame = client.frame().await?;
     let (_, body) = ResponseHeader::parse(&frame, M::KEY, version).unwrap();
-    Some(M::Response::decode(&body, version).unwrap())
+    Some(M::Response::decode_exact(&body, version).unwrap())
 }
 
 /// Asks for `g`'s offset of `t-0` as this version does: the offset, or the error.

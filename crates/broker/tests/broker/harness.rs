@@ -115,7 +115,7 @@ impl Client {
         let frame = self.frame().await.expect("an answer");
         let (header, body) = ResponseHeader::parse(&frame, M::KEY, version).expect("a header");
         assert_eq!(header.correlation_id, id, "answers come in order");
-        M::Response::decode(&body, version).expect("a whole answer")
+        M::Response::decode_exact(&body, version).expect("an answer without bytes too many")
     }
 
     pub async fn call<M: Request>(&mut self, version: i16, request: &M) -> M::Response {

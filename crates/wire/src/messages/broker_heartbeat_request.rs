@@ -58,7 +58,9 @@ impl Message for BrokerHeartbeatRequest {
         let unknown = r.tags(|r, tag| {
             match tag {
                 0 if v >= 1 => offline_log_dirs = r.array(true, 16, Reader::uuid)?,
+                0 => return Err(DecodeError::TagVersion(tag)),
                 1 if v >= 2 => cordoned_log_dirs = r.nullable_array(true, 16, Reader::uuid)?,
+                1 => return Err(DecodeError::TagVersion(tag)),
                 _ => return Ok(false),
             }
             Ok(true)

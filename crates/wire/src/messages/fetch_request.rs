@@ -85,6 +85,7 @@ impl Message for FetchRequest {
                 match tag {
                     0 => cluster_id = r.nullable_string(flex)?,
                     1 if v >= 15 => replica_state = ReplicaState::read(r, v)?,
+                    1 => return Err(DecodeError::TagVersion(tag)),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -337,7 +338,9 @@ impl FetchPartition {
             r.tags(|r, tag| {
                 match tag {
                     0 if v >= 17 => replica_directory_id = r.uuid()?,
+                    0 => return Err(DecodeError::TagVersion(tag)),
                     1 if v >= 18 => high_watermark = r.i64()?,
+                    1 => return Err(DecodeError::TagVersion(tag)),
                     _ => return Ok(false),
                 }
                 Ok(true)

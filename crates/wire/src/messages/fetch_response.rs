@@ -41,6 +41,7 @@ impl Message for FetchResponse {
             r.tags(|r, tag| {
                 match tag {
                     0 if v >= 16 => node_endpoints = r.array(flex, 11, |r| NodeEndpoint::read(r, v))?,
+                    0 => return Err(DecodeError::TagVersion(tag)),
                     _ => return Ok(false),
                 }
                 Ok(true)

@@ -139,6 +139,7 @@ impl PartitionSnapshot {
         let unknown = r.tags(|r, tag| {
             match tag {
                 0 if v >= 1 => replica_directory_id = r.uuid()?,
+                0 => return Err(DecodeError::TagVersion(tag)),
                 _ => return Ok(false),
             }
             Ok(true)

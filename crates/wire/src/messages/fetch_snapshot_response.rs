@@ -34,6 +34,7 @@ impl Message for FetchSnapshotResponse {
         let unknown = r.tags(|r, tag| {
             match tag {
                 0 if v >= 1 => node_endpoints = r.array(true, 8, |r| NodeEndpoint::read(r, v))?,
+                0 => return Err(DecodeError::TagVersion(tag)),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -33,6 +33,7 @@ impl Message for ProduceResponse {
             r.tags(|r, tag| {
                 match tag {
                     0 if v >= 10 => node_endpoints = r.array(flex, 11, |r| NodeEndpoint::read(r, v))?,
+                    0 => return Err(DecodeError::TagVersion(tag)),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -179,6 +180,7 @@ impl PartitionProduceResponse {
             r.tags(|r, tag| {
                 match tag {
                     0 if v >= 10 => current_leader = LeaderIdAndEpoch::read(r, v)?,
+                    0 => return Err(DecodeError::TagVersion(tag)),
                     _ => return Ok(false),
                 }
                 Ok(true)
