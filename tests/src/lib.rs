@@ -13,6 +13,7 @@ pub mod broker;
 pub mod cache;
 pub mod churn;
 pub mod client;
+pub mod faulty_s3;
 pub mod flaky;
 pub mod hostile;
 pub mod input;
