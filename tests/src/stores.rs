@@ -191,13 +191,24 @@ pub struct TemporaryCredentials {
 impl Minio {
     /// Credentials that its security token service gives for an hour.
     pub fn temporary_credentials(&self) -> anyhow::Result<TemporaryCredentials> {
-        let mut request = Command::new("curl");
-        request
-            .args(["-sf", "--aws-sigv4", "aws:amz:us-east-1:sts"])
-            .args(["-u", &format!("{USER}:{PASSWORD}")])
-            .args(["-d", "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600"])
-            .arg(format!("http://127.0.0.1:{}/", self.port));
-        let told = process::run(request, Duration::from_secs(30))?.stdout;
+        let request = || {
+            let mut request = Command::new("curl");
+            request
+                .args(["-sf", "--aws-sigv4", "aws:amz:us-east-1:sts"])
+                .args(["-u", &format!("{USER}:{PASSWORD}")])
+                .args(["-d", "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600"])
+                .arg(format!("http://127.0.0.1:{}/", self.port));
+            request
+        };
+        // The service is up a moment after the rest.
+        let end = Instant::now() + START;
+        let told = loop {
+            match process::run(request(), Duration::from_secs(10)) {
+                Ok(told) => break told.stdout,
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(300)),
+            }
+        };
         let value = |name: &str| -> anyhow::Result<String> {
             let (_, rest) = told
                 .split_once(&format!("<{name}>"))

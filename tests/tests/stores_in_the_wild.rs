@@ -44,6 +44,11 @@ impl Stage {
         let scratch = Scratch::new(name).expect("a folder");
         let minio = Minio::start(scratch.path()).expect("minio");
         let proxy = FaultyS3::before(minio.port()).expect("a proxy");
+        // It answers health checks before it takes objects.
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let bucket = open(&minio.store("ready"), &BucketOptions::default());
+        let ready = bucket.put("ready", vec!["x".into()], Reason::Check);
+        runtime.block_on(ready).expect("minio takes objects");
         Stage {
             scratch,
             minio,
@@ -336,7 +341,8 @@ fn uploads_pass_at_the_rate_that_is_set() {
         stage.proxy.limit_uploads(Some(2 << 20));
         let began = Instant::now();
         let body = vec![7u8; 2 << 20];
-        let puts = (0..2).map(|n| bucket.put_new(&format!("slow/{n}"), body.clone().into(), Reason::Check));
+        let keys = ["slow/0", "slow/1"];
+        let puts = keys.map(|key| bucket.put_new(key, body.clone().into(), Reason::Check));
         for result in futures::future::join_all(puts).await {
             result.expect("put");
         }
@@ -590,13 +596,14 @@ fn a_machine_without_ca_certificates_uses_plain_http_and_names_what_https_lacks(
     let none = scratch.join("none");
     std::fs::create_dir_all(&none).expect("a folder");
     let none = none.display().to_string();
-    let options = Options::on(&scratch.join("http"), minio.store("one")).env("SSL_CERT_DIR", &none);
-    started(options);
-    let https = [
-        ("AWS_ENDPOINT", "https://127.0.0.1:1"),
-        ("SSL_CERT_DIR", none.as_str()),
-    ];
-    let printed = refused(s3_with(&scratch.join("https"), &https));
+    // A directory without certificates is searched in place of the machine's own.
+    let alone = |mut options: Options| {
+        options.under = ["env", "-u", "SSL_CERT_FILE"].map(str::to_owned).to_vec();
+        options.env("SSL_CERT_DIR", &none)
+    };
+    started(alone(Options::on(&scratch.join("http"), minio.store("one"))));
+    let https = s3_with(&scratch.join("https"), &[("AWS_ENDPOINT", "https://127.0.0.1:1")]);
+    let printed = refused(alone(https));
     let last = printed.lines().last().unwrap_or_default();
     assert!(
         last.contains("no CA certificates") && last.contains("SSL_CERT_FILE"),

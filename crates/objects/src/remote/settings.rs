@@ -213,8 +213,15 @@ pub(crate) fn check_token(name: &str, path: &str, token: &[u8]) -> Result<(), St
 pub(crate) fn check_certificates(variables: &[(OsString, OsString)]) -> Result<(), String> {
     let value = |wanted: &str| {
         let named = variables.iter().find(|(name, _)| name == wanted);
-        named.map(|(_, value)| value).filter(|value| !value.is_empty())
+        named.map(|(_, value)| value)
     };
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        if value(name).is_some_and(|value| value.is_empty()) {
+            return Err(format!(
+                "{name} is empty, which hides the machine's own CA certificates: unset it"
+            ));
+        }
+    }
     if let Some(path) = value("SSL_CERT_FILE") {
         let unusable = |what: &dyn std::fmt::Display| {
             format!(
@@ -327,7 +334,8 @@ mod tests {
     #[test]
     fn certificates_that_are_not_there_are_named() {
         let check = |name: &str, value: &str| check_certificates(&[(name.into(), value.into())]);
-        assert_eq!(check("SSL_CERT_FILE", ""), Ok(()));
+        assert_eq!(check("SSL_OTHER", ""), Ok(()));
+        assert!(check("SSL_CERT_FILE", "").unwrap_err().contains("unset it"));
         let said = check("SSL_CERT_FILE", "/no/such.pem").unwrap_err();
         assert!(
             said.starts_with("SSL_CERT_FILE names /no/such.pem, which cannot be read (No such file"),
