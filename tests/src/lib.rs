@@ -15,6 +15,7 @@ pub mod cache;
 pub mod churn;
 pub mod client;
 pub mod decoders;
+pub mod faulty_s3;
 pub mod flaky;
 pub mod hostile;
 pub mod input;

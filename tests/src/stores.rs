@@ -177,6 +177,83 @@ impl Minio {
     }
 }
 
+/// Credentials of a session, as an S3 server's security token service gives them.
+#[derive(Clone, Debug)]
+pub struct TemporaryCredentials {
+    /// Access key.
+    pub id: String,
+    /// Secret key.
+    pub secret: String,
+    /// Session token, without which the keys are worth nothing.
+    pub token: String,
+}
+
+impl Minio {
+    /// Credentials that its security token service gives for an hour.
+    pub fn temporary_credentials(&self) -> anyhow::Result<TemporaryCredentials> {
+        let request = || {
+            let mut request = Command::new("curl");
+            request
+                .args(["-sf", "--aws-sigv4", "aws:amz:us-east-1:sts"])
+                .args(["-u", &format!("{USER}:{PASSWORD}")])
+                .args(["-d", "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600"])
+                .arg(format!("http://127.0.0.1:{}/", self.port));
+            request
+        };
+        // The service is up a moment after the rest.
+        let end = Instant::now() + START;
+        let told = loop {
+            match process::run(request(), Duration::from_secs(10)) {
+                Ok(told) => break told.stdout,
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(300)),
+            }
+        };
+        let value = |name: &str| -> anyhow::Result<String> {
+            let (_, rest) = told
+                .split_once(&format!("<{name}>"))
+                .with_context(|| format!("no {name} in {told}"))?;
+            let (value, _) = rest.split_once('<').context("no end")?;
+            Ok(value.to_owned())
+        };
+        Ok(TemporaryCredentials {
+            id: value("AccessKeyId")?,
+            secret: value("SecretAccessKey")?,
+            token: value("SessionToken")?,
+        })
+    }
+}
+
+/// A store that is nothing but its address and its environment.
+#[derive(Clone, Debug)]
+pub struct Bare {
+    /// The value of `store.url`.
+    pub url: String,
+    /// What the broker finds in its environment.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Bare {
+    /// A store at `url`.
+    pub fn at(url: &str, environment: &[(&str, &str)]) -> Bare {
+        let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+        Bare {
+            url: url.to_owned(),
+            environment: environment.iter().map(owned).collect(),
+        }
+    }
+}
+
+impl Store for Bare {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
+    }
+}
+
 /// SeaweedFS: master, volume, filer and S3 gateway in one process.
 pub struct Seaweed {
     process: Process,

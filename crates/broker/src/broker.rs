@@ -139,14 +139,12 @@ impl Broker {
             stop_accepting: broker.stop_accepting.subscribe(),
             stop_reading: broker.stop_reading.subscribe(),
         });
+        // Everything that answers requests stands, so connections are taken now and not before.
         for listening in listening {
-            broker.listeners.push(ListenerAddress {
-                name: listening.config.name.clone(),
-                bound: listening.bound.as_ref().map(|bound| bound.address),
-                advertised: listening.advertised,
-            });
-            if let Some(bound) = listening.bound {
-                env.spawn("listener", Arc::clone(&acceptor).run(bound));
+            let (address, accepting) = listening.accept(sockets)?;
+            broker.listeners.push(address);
+            if let Some(accepting) = accepting {
+                env.spawn("listener", Arc::clone(&acceptor).run(accepting));
             }
         }
         info!(node = identity.node, incarnation = identity.incarnation, cluster = %identity.cluster_id,

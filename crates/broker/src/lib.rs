@@ -17,6 +17,7 @@ pub mod handlers;
 pub mod metrics;
 pub mod names;
 pub mod net;
+mod patience;
 pub mod sessions;
 pub mod startup;
 pub mod state;

@@ -2,7 +2,6 @@
 //!
 //! Each error is one sentence that says what to do; the binary prints it and exits.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,18 +17,15 @@ use drumlin_objects::fault::{FaultStore, Faults, Latency};
 use drumlin_objects::local::LocalStore;
 use drumlin_objects::object_store::ObjectStore;
 use drumlin_objects::object_store::memory::InMemory;
-use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, LockError, LockGuard, Reason};
+use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, LockError, LockGuard};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::broker::ListenerAddress;
 use crate::config::{BrokerConfig, HostPort, ListenerConfig};
-use crate::net::listener::{Bound, SocketOptions, bind};
+use crate::net::listener::{Accepting, Bound, SocketOptions, bind};
+use crate::patience::Patience;
 use crate::topics::specs;
-
-/// How long a silent store is waited for before the operator is told.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long it is left alone between two tries.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +133,29 @@ pub struct Listening {
     pub advertised: HostPort,
 }
 
+impl Listening {
+    /// Takes connections from now on. Returns the addresses for those who ask, and the socket.
+    pub fn accept(self, options: SocketOptions) -> Result<(ListenerAddress, Option<Accepting>), StartError> {
+        let Listening {
+            config,
+            bound,
+            advertised,
+        } = self;
+        let address = ListenerAddress {
+            name: config.name.clone(),
+            bound: bound.as_ref().map(|bound| bound.address),
+            advertised,
+        };
+        let accepting = bound.map(|bound| bound.listen(options)).transpose();
+        let accepting = accepting.map_err(|reason| StartError::Listen {
+            name: config.name.clone(),
+            address: config.bind.clone(),
+            reason,
+        })?;
+        Ok((address, accepting))
+    }
+}
+
 /// What a start has made.
 pub struct Started {
     /// The local directory's lock.
@@ -160,13 +179,23 @@ pub struct Started {
 pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<Started, StartError> {
     let lock = bucket.lock_local()?;
     let listening = listen(env, config).await?;
-    reach(config, bucket).await?;
+    let patience = Patience::new(config, bucket, env);
+    patience.reach().await?;
+    patience
+        .tell(
+            "finding out how bodies are checked on their way",
+            bucket.choose_body_check(),
+        )
+        .await;
     // A store that is made to misbehave would not pass, and a simulated one is known.
     let options = OpenOptions {
         probe: !env.is_simulated() && config.store.fault_seed.is_none(),
         ..OpenOptions::new(config.node_id)
     };
-    let session = MetadataLog::open(env, bucket, &options).await?;
+    let open = || MetadataLog::open(env, bucket, &options);
+    let session = patience
+        .insist("opening the metadata log", open, OpenError::store_error)
+        .await?;
     let metadata = session.log;
     let cluster_id = metadata.image().cluster_id.to_string();
     let previous = session.previous.map(|last| Previous {
@@ -179,20 +208,24 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
     });
     let began = Instant::now();
     let recovered = match &previous {
-        Some(last) => Some(recover(env, bucket, Some(last)).await?),
+        Some(last) => {
+            let take = || recover(env, bucket, Some(last));
+            let what = "taking over from the last start";
+            Some(patience.insist(what, take, RecoverError::store_error).await?)
+        }
         None => None,
     };
     if let Some(last) = &previous {
         info!(incarnation = last.identity.incarnation, took = ?began.elapsed(), "took over from the last start");
     }
-    let incarnation = register(
+    let registering = register(
         config,
         &metadata,
         &listening,
         previous.as_ref(),
         recovered.as_ref(),
-    )
-    .await?;
+    );
+    let incarnation = patience.tell("registering this broker", registering).await?;
     let identity = Identity {
         cluster_id,
         node: config.node_id,
@@ -200,7 +233,7 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
     };
     let cache = Arc::new(HybridBlockCache::new(cache_config(env, config, bucket)));
     let image = metadata.image();
-    let log = Log::start(
+    let starting = Log::start(
         env,
         bucket,
         Arc::clone(&cache) as Arc<dyn BlockCache>,
@@ -208,8 +241,8 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
         identity.clone(),
         recovered,
         specs(&image, config.node_id, config),
-    )
-    .await?;
+    );
+    let log = patience.tell("opening the partitions", starting).await?;
     drop_tombstones(&log, &image);
     Ok(Started {
         lock,
@@ -268,54 +301,6 @@ async fn register(
     })
 }
 
-/// Waits for the store's first answer. What keeps it from being used is said at once if somebody has to do something about
-/// it, a missing bucket or a wrong key, and otherwise when it has gone on for a while: a store that is started together
-/// with the broker comes up in its own time. It is waited for in either case: whoever creates the bucket or the user may
-/// be about to.
-async fn reach(config: &BrokerConfig, bucket: &Bucket) -> Result<(), StartError> {
-    if bucket.kind() != BucketKind::Remote {
-        return Ok(());
-    }
-    let (url, waited) = (&config.store.url, config.store.start_timeout);
-    let key = format!("{}/log/{:020}", drumlin_cluster::PREFIX, 0);
-    let began = Instant::now();
-    let patience = began + SILENCE.min(waited);
-    let (mut reason, mut told) = ("no answer yet".to_owned(), None);
-    let mut tell = |reason: &str| {
-        if told.as_deref() != Some(reason) {
-            let seconds = waited.as_secs();
-            warn!("the store {url} cannot be used yet, trying for {seconds} s: {reason}");
-            told = Some(reason.to_owned());
-        }
-    };
-    let asking = async {
-        loop {
-            let mut asked = pin!(bucket.ask(&key, Reason::Meta));
-            let answer = match tokio::time::timeout_at(patience, asked.as_mut()).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    tell(&reason);
-                    asked.await
-                }
-            };
-            let Err(error) = answer else { return };
-            reason = error.to_string();
-            if !error.is_transient() || Instant::now() >= patience {
-                tell(&reason);
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    };
-    match tokio::time::timeout_at(began + waited, asking).await {
-        Ok(()) => Ok(()),
-        Err(_) => Err(StartError::Unusable {
-            url: url.clone(),
-            waited,
-            reason,
-        }),
-    }
-}
-
 async fn listen(env: &Env, config: &BrokerConfig) -> Result<Vec<Listening>, StartError> {
     let mut all = Vec::new();
     for listener in &config.listeners.listeners {
@@ -328,13 +313,11 @@ async fn listen(env: &Env, config: &BrokerConfig) -> Result<Vec<Listening>, Star
             });
             continue;
         }
-        let bound = bind(listener, socket_options(config))
-            .await
-            .map_err(|reason| StartError::Listen {
-                name: listener.name.clone(),
-                address: listener.bind.clone(),
-                reason,
-            })?;
+        let bound = bind(listener).await.map_err(|reason| StartError::Listen {
+            name: listener.name.clone(),
+            address: listener.bind.clone(),
+            reason,
+        })?;
         let advertised = listener.advertised(bound.address.port());
         all.push(Listening {
             config: listener.clone(),

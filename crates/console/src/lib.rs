@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use drumlin_broker::Broker;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -37,7 +37,23 @@ struct View {
 impl Console {
     /// Binds the admin address.
     pub async fn bind(host: &str, port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((host, port)).await?;
+        let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        let mut bound = Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the host name has no address",
+        ));
+        for address in addresses {
+            bound = TcpListener::bind(address).await;
+            // Where another process listens, no other address of the same name is taken in its place.
+            if bound
+                .as_ref()
+                .map_or_else(|error| error.kind() == io::ErrorKind::AddrInUse, |_| true)
+            {
+                break;
+            }
+        }
+        let listener = bound?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }

@@ -237,7 +237,7 @@ impl Deleter {
         // All of these are this writer's own: what lies below a committed checkpoint holds no fence that counts.
         let slots = (self.trimmed_around.max(first)..trim.below).filter(|slot| !trim.kept.contains(slot));
         let keys: Vec<String> = slots.map(|slot| wal.name.entry_key(slot)).collect();
-        wal.bucket.delete_all(&keys, Reason::Sweep).await?;
+        wal.bucket.delete_many(&keys, Reason::Sweep).await?;
         self.trimmed_around = self.trimmed_around.max(trim.below);
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Deleter {
         };
         let cost = Duration::from_secs(keys.len() as u64) / per_second;
         self.free_at = bucket.env().instant() + cost;
-        bucket.delete_all(keys, Reason::Sweep).await
+        bucket.delete_many(keys, Reason::Sweep).await
     }
 
     /// Removes some of a partition's objects, and says so once the last of its topic are gone.

@@ -72,6 +72,16 @@ pub enum RecoverError {
     Unsteady(String),
 }
 
+impl RecoverError {
+    /// The store's failure, if it is one: what is left may be taken over later.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Chain(ChainError::Store(error)) | Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// What an incarnation left.
 #[derive(Debug, Default)]
 pub struct Recovered {

@@ -14,7 +14,17 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 
 /// Whether the answer is that there is no bucket, and not only no object in it.
 pub(crate) fn is_no_bucket(text: &str) -> bool {
-    between(text, "<Code>", "</Code>").is_some_and(|code| NO_BUCKET.contains(&code))
+    code_of(text).is_some_and(|code| NO_BUCKET.contains(&code))
+}
+
+/// The HTTP status of an answer that was none that was wanted.
+pub(crate) fn status_of(text: &str) -> Option<u16> {
+    between(text, "status code: ", " ")?.parse().ok()
+}
+
+/// The store's own code of a failure.
+pub(crate) fn code_of(text: &str) -> Option<&str> {
+    between(text, "<Code>", "</Code>")
 }
 
 /// Where the request went, and the text after what tells of it: `Error performing GET http://host/key in 3ms - said`.
@@ -30,7 +40,7 @@ fn request(text: &str) -> Option<(&str, &str)> {
 /// An error's text without what does not help.
 pub(crate) fn in_short(text: &str) -> String {
     let (from, said) = request(text).map_or((None, text), |(from, said)| (Some(from), said));
-    let code = between(said, "<Code>", "</Code>");
+    let code = code_of(said);
     let words = match (code, between(said, "<Message>", "</Message>")) {
         (None, _) => said.to_owned(),
         (Some(code), message) => {
@@ -82,6 +92,15 @@ mod tests {
         ] {
             assert_eq!(in_short(other), other);
         }
+    }
+
+    #[test]
+    fn status_and_code_are_found() {
+        assert_eq!(
+            (status_of(DENIED), code_of(DENIED)),
+            (Some(403), Some("SignatureDoesNotMatch"))
+        );
+        assert_eq!((status_of("no answer"), code_of("no answer")), (None, None));
     }
 
     #[test]

@@ -4,15 +4,17 @@
 //! [`crate::chain`]; which keys there are, to those who name them. Keys are relative to the prefix of
 //! `store.url` and need no escaping: ASCII letters, digits, `-`, `.`, `_` between single slashes.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{
     Extensions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
     PutPayload,
@@ -22,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use crate::env::Env;
 use crate::error::{LockError, OpenError, PutNewError, StoreError};
 use crate::local::{Brief, LocalStore, LockGuard, Settle};
+use crate::open::{Opened, OpenedS3};
 use crate::powercut::PowerCutStore;
 use crate::stats::{Operation, Reason, StoreStats};
 
@@ -31,6 +34,9 @@ const MULTIPART_ABOVE: usize = 32 << 20;
 const PART: usize = 16 << 20;
 /// Parts of one object on their way at a time.
 const PARTS_IN_FLIGHT: usize = 4;
+
+/// Objects that one request is to delete.
+const DELETES_AT_ONCE: usize = 500;
 
 /// What kind of store lies beneath.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,10 +97,21 @@ struct Shared {
     store: Arc<dyn ObjectStore>,
     kind: BucketKind,
     local: Option<Arc<LocalStore>>,
+    s3: Option<OpenedS3>,
     settle: Option<Arc<dyn Settle>>,
     env: Env,
     options: BucketOptions,
     stats: StoreStats,
+    last_failure: Mutex<Option<LastFailure>>,
+}
+
+/// The newest request that failed.
+#[derive(Clone, Debug)]
+pub struct LastFailure {
+    /// When.
+    pub at: Instant,
+    /// Why, as [`StoreError`] says it.
+    pub what: String,
 }
 
 impl fmt::Debug for Bucket {
@@ -109,15 +126,19 @@ impl Bucket {
     /// Nothing is asked of a remote store yet; a local directory is created. Credentials and endpoints come
     /// from the usual `AWS_*`, `GOOGLE_*` and `AZURE_*` variables.
     pub fn open(url: &str, env: &Env, options: &BucketOptions) -> Result<Bucket, OpenError> {
-        let opened = crate::open::open(url, env, options)?;
-        Ok(Self::assemble(
-            opened.store,
-            opened.kind,
-            opened.local,
-            None,
-            env,
-            options.clone(),
-        ))
+        let variables: Vec<_> = std::env::vars_os().collect();
+        Self::open_with_variables(url, env, options, &variables)
+    }
+
+    /// As [`Bucket::open`], with these variables in place of the process's own.
+    pub fn open_with_variables(
+        url: &str,
+        env: &Env,
+        options: &BucketOptions,
+        variables: &[(OsString, OsString)],
+    ) -> Result<Bucket, OpenError> {
+        let opened = crate::open::open(url, env, options, variables)?;
+        Ok(Self::assemble(opened, None, env, options.clone()))
     }
 
     /// A bucket over any store, for tests and simulations, with default options.
@@ -132,7 +153,7 @@ impl Bucket {
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(store, kind, None, None, env, options)
+        Self::assemble(Opened::of(store, kind), None, env, options)
     }
 
     /// A bucket over `store`, which passes its calls on to `local`: a fault-injecting wrapper of a directory.
@@ -142,7 +163,11 @@ impl Bucket {
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(store, BucketKind::Local, Some(local), None, env, options)
+        let opened = Opened {
+            local: Some(local),
+            ..Opened::of(store, BucketKind::Local)
+        };
+        Self::assemble(opened, None, env, options)
     }
 
     /// A bucket over `store`, which passes its calls on to a modelled directory.
@@ -152,24 +177,22 @@ impl Bucket {
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
-        Self::assemble(
-            store,
-            BucketKind::Local,
-            None,
-            Some(Arc::new(model.clone())),
-            env,
-            options,
-        )
+        let opened = Opened::of(store, BucketKind::Local);
+        Self::assemble(opened, Some(Arc::new(model.clone())), env, options)
     }
 
     fn assemble(
-        store: Arc<dyn ObjectStore>,
-        kind: BucketKind,
-        local: Option<Arc<LocalStore>>,
+        opened: Opened,
         settle: Option<Arc<dyn Settle>>,
         env: &Env,
         options: BucketOptions,
     ) -> Bucket {
+        let Opened {
+            store,
+            kind,
+            local,
+            s3,
+        } = opened;
         let settle = settle.or_else(|| local.clone().map(|local| local as Arc<dyn Settle>));
         let (env, stats) = (env.clone(), StoreStats::default());
         Self {
@@ -177,10 +200,12 @@ impl Bucket {
                 store,
                 kind,
                 local,
+                s3,
                 settle,
                 env,
                 options,
                 stats,
+                last_failure: Mutex::default(),
             }),
         }
     }
@@ -193,6 +218,39 @@ impl Bucket {
     /// Counters of all requests through this handle and its clones.
     pub fn stats(&self) -> &StoreStats {
         &self.shared.stats
+    }
+
+    /// The newest request that failed, for whoever has to say what is waited for. A missing object, or one that exists
+    /// already, is an answer.
+    pub fn last_failure(&self) -> Option<LastFailure> {
+        self.failure().clone()
+    }
+
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<LastFailure>> {
+        self.shared
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds out how bodies are best protected on their way to a remote store, and does it so from then on: to be called
+    /// once the store has answered, before much is put. It leaves nothing behind.
+    pub async fn choose_body_check(&self) {
+        if let Some(s3) = &self.shared.s3 {
+            let id = self.shared.env.random_id();
+            let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            let key: Path = s3
+                .prefix
+                .parts()
+                .chain([PathPart::from("probe"), PathPart::from(name)])
+                .collect();
+            let limit = self.shared.options.attempt_timeout;
+            if timeout(limit, s3.store.choose_body_check(&key)).await.is_err() {
+                tracing::info!(
+                    "bodies are hashed for their signatures: the store did not answer within {limit:?}"
+                );
+            }
+        }
     }
 
     /// The environment it was opened with.
@@ -486,6 +544,51 @@ impl Bucket {
         }
     }
 
+    /// Deletes these objects, up to 500 with one request where the store can; absent ones are no failure. Keys that could
+    /// not be deleted are tried again like [`Bucket::get`], and then the last failure is returned. A store that deletes
+    /// one object a request gets up to 20 of them at a time, which count as one.
+    pub async fn delete_many(&self, keys: &[String], why: Reason) -> Result<(), StoreError> {
+        for chunk in keys.chunks(DELETES_AT_ONCE) {
+            let mut left: Vec<Path> = Vec::with_capacity(chunk.len());
+            for key in chunk {
+                left.push(path_of(Operation::Delete, key)?);
+            }
+            let left = Mutex::new(left);
+            let named = chunk.first().map_or("", String::as_str);
+            self.retry(Operation::Delete, named, || self.delete_once(&left, named, why))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// One try at each that is left; takes out those that are gone.
+    async fn delete_once(&self, left: &Mutex<Vec<Path>>, named: &str, why: Reason) -> Result<(), Failure> {
+        let paths = left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
+        let results = self.shared.store.delete_stream(all);
+        let work = async {
+            let results: Vec<object_store::Result<Path>> = results.collect().await;
+            let mut gone = HashSet::new();
+            let mut last = None;
+            for result in results {
+                match result {
+                    Ok(path) => drop(gone.insert(path)),
+                    Err(object_store::Error::NotFound { path, .. }) => {
+                        // Told with the whole path, the prefix of the store included.
+                        let left = left.lock().unwrap_or_else(PoisonError::into_inner);
+                        gone.extend(left.iter().find(|key| path.ends_with(key.as_ref())).cloned());
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+            left.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|path| !gone.contains(path));
+            last.map_or(Ok(()), Err)
+        };
+        self.attempt(Operation::Delete, why, named, 0, work).await
+    }
+
     /// Makes sure that an object which was found, and is one's own, is durable: both fsyncs on a local store
     /// (rule S2), nothing elsewhere.
     pub(crate) async fn settle(&self, key: &str) -> Result<(), StoreError> {
@@ -584,8 +687,15 @@ impl Bucket {
                 }
             }
         };
-        let failed =
-            matches!(&result, Err(Failure::Store(error)) if !matches!(error, StoreError::NotFound { .. }));
+        let failure = match &result {
+            Err(Failure::Store(error)) if !error.is_not_found() => Some(error),
+            _ => None,
+        };
+        if let Some(error) = failure {
+            let (at, what) = (Instant::now(), error.to_string());
+            *self.failure() = Some(LastFailure { at, what });
+        }
+        let failed = failure.is_some();
         let bytes = sent + result.as_ref().map(received).unwrap_or(0);
         self.shared
             .stats

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::answer::{in_short, is_no_bucket};
+use crate::remote::NoCredentials;
 
 /// Where the errors of the stores beneath come from.
 pub(crate) type Source = object_store::Error;
@@ -50,6 +51,13 @@ pub enum StoreError {
         /// The store's answer.
         what: String,
     },
+    /// There is nothing to sign requests with, or what was given cannot be used. Worth retrying: an endpoint that gives
+    /// credentials may be in trouble.
+    #[error("no credentials for the store: {what}")]
+    NoCredentials {
+        /// What was looked for, and what came of it.
+        what: String,
+    },
     /// The store said something that makes no sense: a range beyond the object, too few bytes, a bad key.
     #[error("the store gave a wrong answer to {operation} {key}: {what}")]
     Invalid {
@@ -78,13 +86,18 @@ impl StoreError {
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Full { .. } => true,
+            Self::Unavailable { .. } | Self::Full { .. } | Self::NoCredentials { .. } => true,
             Self::NotFound { .. }
             | Self::NoBucket { .. }
             | Self::FsyncFailed { .. }
             | Self::Denied { .. }
             | Self::Invalid { .. } => false,
         }
+    }
+
+    /// Whether somebody can do something about it: create the bucket, correct a key. Worth telling at once.
+    pub fn is_somebodys(&self) -> bool {
+        !self.is_transient() || matches!(self, Self::NoCredentials { .. })
     }
 
     /// Whether there was no such object.
@@ -129,7 +142,10 @@ impl StoreError {
                     },
                     LocalFailure::Refused(what) => Self::Invalid { operation, key, what },
                 },
-                Err(source) => Self::failed(operation, key, whole_text(&*source)),
+                Err(source) => match source.downcast::<NoCredentials>() {
+                    Ok(none) => Self::NoCredentials { what: none.0 },
+                    Err(source) => Self::failed(operation, key, whole_text(&*source)),
+                },
             },
             other => Self::failed(operation, key, whole_text(&other)),
         }
@@ -164,7 +180,7 @@ impl StoreError {
 const RANGE: &str = "the object ends before the range begins";
 
 /// The texts of an error and of its causes that say something new.
-fn whole_text(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn whole_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -241,14 +257,12 @@ pub enum OpenError {
         what: String,
     },
     /// The settings of a remote store are incomplete or wrong.
-    #[error("cannot use {url}: {what}; check the {variables} variables")]
+    #[error("cannot use {url}: {what}")]
     Settings {
         /// As given.
         url: String,
-        /// The store's complaint.
+        /// What is wrong, with the name of the variable where one is at fault.
         what: String,
-        /// The family of environment variables.
-        variables: &'static str,
     },
     /// The directory cannot be created or written.
     #[error("cannot use directory {}: {source}; create it, or make it writable for this user, or point store.url elsewhere", path.display())]

@@ -1,7 +1,7 @@
 //! What lies in the bucket.
 //!
 //! This crate owns every call to the object store: [`Bucket`] with its retries, deadlines and counters, the
-//! local store ([`local`]), the [`chain`] that everything durable is built on, the [`probe`] that refuses a
+//! local store ([`local`]), what remote stores differ in (`remote`), the [`chain`] that everything durable is built on, the [`probe`] that refuses a
 //! store whose put-if-absent is not atomic, the [`cache`] of blocks, and the faults ([`fault`], [`powercut`])
 //! that tests and simulations put in their way. It knows nothing of records, partitions or metadata: bodies
 //! are bytes.
@@ -12,7 +12,6 @@
 
 mod answer;
 pub mod bucket;
-mod bulk_delete;
 pub mod cache;
 pub mod chain;
 pub mod env;
@@ -22,6 +21,7 @@ pub mod local;
 pub mod open;
 pub mod powercut;
 pub mod probe;
+mod remote;
 #[doc(hidden)]
 pub mod sabotage;
 pub mod stats;

@@ -5,29 +5,50 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::bucket::{BucketKind, BucketOptions};
 use crate::env::Env;
 use crate::error::OpenError;
 use crate::local::LocalStore;
+use crate::remote::{S3Store, Variables, open_azure, open_google, open_s3};
 
 pub(crate) struct Opened {
     pub store: Arc<dyn ObjectStore>,
     pub kind: BucketKind,
     pub local: Option<Arc<LocalStore>>,
+    pub s3: Option<OpenedS3>,
 }
 
-pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Opened, OpenError> {
+impl Opened {
+    /// A store that somebody else made.
+    pub(crate) fn of(store: Arc<dyn ObjectStore>, kind: BucketKind) -> Self {
+        Self {
+            store,
+            kind,
+            local: None,
+            s3: None,
+        }
+    }
+}
+
+/// An S3 bucket beside the store that was made of it.
+pub(crate) struct OpenedS3 {
+    pub store: Arc<S3Store>,
+    pub prefix: Path,
+}
+
+pub(crate) fn open(
+    text: &str,
+    env: &Env,
+    options: &BucketOptions,
+    variables: &Variables,
+) -> Result<Opened, OpenError> {
     let wrong = |what: &str| OpenError::Url {
         url: text.to_owned(),
         what: what.to_owned(),
@@ -41,6 +62,7 @@ pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Ope
             store: Arc::new(InMemory::new()),
             kind: BucketKind::Memory,
             local: None,
+            s3: None,
         }),
         "file" => {
             let directory = directory(&url).ok_or_else(|| wrong("a file URL needs an absolute directory"))?;
@@ -50,37 +72,16 @@ pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Ope
                 store: local.clone(),
                 kind: BucketKind::Local,
                 local: Some(local),
+                s3: None,
             })
         }
-        "s3" => remote(text, &url, "AWS_*", |bucket| {
-            let mut builder = AmazonS3Builder::from_env()
-                .with_bucket_name(bucket)
-                .with_conditional_put(S3ConditionalPut::ETagMatch)
-                .with_retry(no_retries());
-            if is_http(builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint))
-                || is_http(builder.get_config_value(&AmazonS3ConfigKey::Endpoint))
-            {
-                builder = builder.with_config(
-                    AmazonS3ConfigKey::Client(object_store::ClientConfigKey::AllowHttp),
-                    "true",
-                );
-            }
-            Ok(Arc::new(builder.build()?))
+        "s3" => remote(text, &url, |bucket| {
+            let store = Arc::new(open_s3(variables, bucket)?);
+            Ok((store.clone() as Arc<dyn ObjectStore>, Some(store)))
         }),
-        "gs" => remote(text, &url, "GOOGLE_*", |bucket| {
-            let builder = GoogleCloudStorageBuilder::from_env()
-                .with_bucket_name(bucket)
-                .with_retry(no_retries());
-            Ok(Arc::new(builder.build()?))
-        }),
-        "az" => remote(text, &url, "AZURE_*", |container| {
-            let mut builder = MicrosoftAzureBuilder::from_env()
-                .with_container_name(container)
-                .with_retry(no_retries());
-            if is_http(builder.get_config_value(&AzureConfigKey::Endpoint)) {
-                builder = builder.with_allow_http(true);
-            }
-            Ok(Arc::new(builder.build()?))
+        "gs" => remote(text, &url, |bucket| Ok((open_google(variables, bucket)?, None))),
+        "az" => remote(text, &url, |container| {
+            Ok((open_azure(variables, container)?, None))
         }),
         other => Err(wrong(&format!("{other} is no scheme that it knows"))),
     }
@@ -89,8 +90,7 @@ pub(crate) fn open(text: &str, env: &Env, options: &BucketOptions) -> Result<Ope
 fn remote(
     text: &str,
     url: &Url,
-    variables: &'static str,
-    build: impl FnOnce(&str) -> object_store::Result<Arc<dyn ObjectStore>>,
+    build: impl FnOnce(&str) -> Result<(Arc<dyn ObjectStore>, Option<Arc<S3Store>>), String>,
 ) -> Result<Opened, OpenError> {
     let wrong = |what: String| OpenError::Url {
         url: text.to_owned(),
@@ -101,11 +101,14 @@ fn remote(
         .filter(|host| !host.is_empty())
         .ok_or_else(|| wrong("the bucket's name is missing".to_owned()))?;
     let prefix = Path::from_url_path(url.path()).map_err(|error| wrong(error.to_string()))?;
-    let store = build(bucket).map_err(|error| OpenError::Settings {
+    let (store, s3) = build(bucket).map_err(|what| OpenError::Settings {
         url: text.to_owned(),
-        what: error.to_string(),
-        variables,
+        what,
     })?;
+    let s3 = s3.map(|store| OpenedS3 {
+        store,
+        prefix: prefix.clone(),
+    });
     let store: Arc<dyn ObjectStore> = if prefix.is_root() {
         store
     } else {
@@ -115,6 +118,7 @@ fn remote(
         store,
         kind: BucketKind::Remote,
         local: None,
+        s3,
     })
 }
 
@@ -123,25 +127,13 @@ fn directory(url: &Url) -> Option<PathBuf> {
     url.to_file_path().ok()
 }
 
-fn is_http(endpoint: Option<String>) -> bool {
-    endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
-}
-
-fn no_retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: 0,
-        retry_timeout: Duration::ZERO,
-        ..RetryConfig::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn error(url: &str) -> String {
         let env = Env::simulated(1, 0);
-        match open(url, &env, &BucketOptions::default()) {
+        match open(url, &env, &BucketOptions::default(), &[]) {
             Ok(_) => String::new(),
             Err(error) => error.to_string(),
         }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use crate::bucket::Bucket;
 use crate::error::{PutNewError, StoreError};
@@ -58,12 +59,10 @@ pub async fn probe(bucket: &Bucket, keys: usize, racers: usize) -> Result<ProbeR
     };
     let races: Vec<String> = (0..keys).map(|n| format!("probe/{run}-{n}")).collect();
     let mut results = futures::stream::iter(races)
-        .map(|key| async move { (race(bucket, &key, racers).await, key) })
+        .map(|key| async move { race_until_answered(bucket, &key, racers).await })
         .buffered(KEYS_AT_ONCE);
     let mut verdict = Ok(());
-    while let Some((result, key)) = results.next().await {
-        // Litter is harmless, and sweepers know the prefix.
-        let _ = bucket.delete(&key, Reason::Probe).await;
+    while let Some(result) = results.next().await {
         match result {
             Ok((refused, failed)) => {
                 report.refused += refused;
@@ -73,6 +72,36 @@ pub async fn probe(bucket: &Bucket, keys: usize, racers: usize) -> Result<ProbeR
         }
     }
     verdict.map(|()| report)
+}
+
+/// Races until the store has answered some racer: one that asks all of them to slow down is waited for. Each race has a
+/// key of its own, since a put that failed may yet take effect.
+async fn race_until_answered(
+    bucket: &Bucket,
+    key: &str,
+    racers: usize,
+) -> Result<(usize, usize), ProbeError> {
+    let began = Instant::now();
+    let mut failed = 0;
+    loop {
+        let fresh = format!("{key}-{failed}");
+        let outcome = race(bucket, &fresh, racers).await;
+        if !matches!(&outcome, Err(ProbeError::Store(_))) {
+            // Litter is harmless, and sweepers know the prefix.
+            let _ = bucket.delete(&fresh, Reason::Probe).await;
+        }
+        let error = match outcome {
+            Err(ProbeError::Store(error)) if error.is_transient() => error,
+            outcome => return outcome,
+        };
+        failed += 1;
+        let wait = bucket.backoff(failed);
+        if began.elapsed() + wait >= bucket.options().retry_for {
+            return Err(error.after(failed).into());
+        }
+        tracing::debug!(%error, failed, ?wait, "no racer was answered, they race again");
+        tokio::time::sleep(wait).await;
+    }
 }
 
 async fn race(bucket: &Bucket, key: &str, racers: usize) -> Result<(usize, usize), ProbeError> {

@@ -29,18 +29,41 @@ pub struct SocketOptions {
     pub backlog: i32,
 }
 
-/// A bound socket with its listener's name.
+/// An address that is taken for a listener, on which nothing is accepted yet: connections to it are refused.
 #[derive(Debug)]
 pub struct Bound {
     /// Listener name.
     pub name: Arc<str>,
-    socket: TcpListener,
-    /// Where it really listens; a port of 0 has become one.
+    socket: Socket,
+    /// Where it will listen; a port of 0 has become one.
     pub address: SocketAddr,
 }
 
-/// Binds the first of a listener's addresses that can be bound.
-pub async fn bind(listener: &ListenerConfig, options: SocketOptions) -> io::Result<Bound> {
+/// A socket that takes connections, with its listener's name.
+#[derive(Debug)]
+pub struct Accepting {
+    name: Arc<str>,
+    socket: TcpListener,
+}
+
+impl Bound {
+    /// Takes connections from now on. Not before requests can be answered: a check of the port is to be right.
+    ///
+    /// # Errors
+    /// Another process may listen by now: until then an address is shared with whoever else asks for it.
+    pub fn listen(self, options: SocketOptions) -> io::Result<Accepting> {
+        let listening = self.socket.listen(options.backlog.max(128));
+        listening.map_err(|error| at(self.address, &error))?;
+        Ok(Accepting {
+            name: self.name,
+            socket: TcpListener::from_std(self.socket.into())?,
+        })
+    }
+}
+
+/// Takes the first of a listener's addresses that this machine has. If another process listens on any address of the
+/// host's name, that is an error: clients would reach one or the other.
+pub async fn bind(listener: &ListenerConfig) -> io::Result<Bound> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for candidate in listener.bind_candidates() {
         let mut found: Vec<SocketAddr> = match lookup_host((candidate.host.as_str(), candidate.port)).await {
@@ -52,24 +75,33 @@ pub async fn bind(listener: &ListenerConfig, options: SocketOptions) -> io::Resu
         };
         // Clients that know only IPv4 are more than those that know only IPv6.
         found.sort_by_key(SocketAddr::is_ipv6);
+        let mut first = None;
         for address in found {
-            match listen(address, options) {
-                Ok(socket) => {
-                    let address = socket.local_addr()?;
-                    return Ok(Bound {
-                        name: listener.name.as_str().into(),
-                        socket,
-                        address,
-                    });
-                }
-                Err(error) => last = error,
+            match reserve(address) {
+                Ok(socket) if first.is_none() => first = Some(socket),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(at(address, &error)),
+                Err(error) => last = at(address, &error),
             }
+        }
+        if let Some(socket) = first {
+            let address = socket.local_addr()?;
+            let address = address.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+            return Ok(Bound {
+                name: listener.name.as_str().into(),
+                socket,
+                address,
+            });
         }
     }
     Err(last)
 }
 
-fn listen(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+fn at(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
+}
+
+fn reserve(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -78,8 +110,7 @@ fn listen(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(options.backlog.max(128))?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// What every accept loop of a broker shares.
@@ -104,19 +135,19 @@ pub struct Acceptor<S> {
 
 impl<S: Service> Acceptor<S> {
     /// Accepts connections until told to stop.
-    pub async fn run(self: Arc<Self>, bound: Bound) {
+    pub async fn run(self: Arc<Self>, listener: Accepting) {
         let mut stop = self.stop_accepting.clone();
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                accepted = bound.socket.accept() => accepted,
+                accepted = listener.socket.accept() => accepted,
             };
             match accepted {
-                Ok((stream, address)) => self.admit(stream, address, &bound.name),
+                Ok((stream, address)) => self.admit(stream, address, &listener.name),
                 Err(error) => {
                     // Out of descriptors, mostly; a connection that was reset before it was accepted is harmless.
-                    warn!(listener = %bound.name, %error, "a connection could not be accepted");
+                    warn!(listener = %listener.name, %error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

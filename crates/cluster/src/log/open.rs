@@ -134,6 +134,16 @@ pub enum OpenError {
     Unwritable(String),
 }
 
+impl OpenError {
+    /// The store's failure, if it is one: the log may be opened later.
+    pub fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Chain(ChainError::Store(error)) | Self::Probe(ProbeError::Store(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         Self::Chain(error.into())

@@ -71,6 +71,7 @@ async fn put_until_known(
                 | StoreError::NoBucket { .. }
                 | StoreError::Full { .. }
                 | StoreError::Denied { .. }
+                | StoreError::NoCredentials { .. }
                 | StoreError::Unavailable { .. } => warn_now_and_then(failed, key, &error),
             }
         }
