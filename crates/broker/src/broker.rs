@@ -17,7 +17,8 @@ use std::time::Duration;
 use drumlin_cluster::{Image, MetaEnd, Record};
 use drumlin_log::{LogEnd, SweptChains};
 use drumlin_objects::cache::{BlockCache, HybridBlockCache};
-use drumlin_objects::{Bucket, BucketKind, Env, LockGuard};
+use drumlin_objects::{Bucket, BucketKind, Env, LockGuard, TaskKind};
+use futures::FutureExt;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -146,7 +147,10 @@ impl Broker {
                 advertised: listening.advertised,
             });
             if let Some(bound) = listening.bound {
-                env.spawn("listener", Arc::clone(&acceptor).run(bound));
+                let (acceptor, bound) = (Arc::clone(&acceptor), Arc::new(bound));
+                env.spawn_restarting(TaskKind::Listener, move || {
+                    Arc::clone(&acceptor).run(Arc::clone(&bound))
+                });
             }
         }
         info!(node = identity.node, incarnation = identity.incarnation, cluster = %identity.cluster_id,
@@ -169,9 +173,18 @@ impl Broker {
         self.created
     }
 
-    /// True until it is told to stop.
+    /// True until it is told to stop, or cannot go on.
     pub fn is_serving(&self) -> bool {
-        !*self.stop_accepting.borrow()
+        !*self.stop_accepting.borrow() && self.end().is_none()
+    }
+
+    /// Why the broker ended by itself, if it has.
+    pub fn end(&self) -> Option<ExitReason> {
+        // A stop ends the logs too, in order.
+        if *self.stop_accepting.borrow() {
+            return None;
+        }
+        self.ended().now_or_never()
     }
 
     /// The block cache.
@@ -201,7 +214,7 @@ impl Broker {
         let (from, to) = tokio::io::split(server);
         let stop = self.stop_reading.subscribe();
         self.shared.env.spawn(
-            "connection",
+            TaskKind::Connection,
             serve(
                 from,
                 to,
@@ -217,15 +230,21 @@ impl Broker {
     fn spawn_followers(&self) {
         let env = &self.shared.env;
         env.spawn(
-            "image-follower",
+            TaskKind::ImageFollower,
             follow_image(Arc::clone(&self.shared), self.limits.clone()),
         );
-        env.spawn("sweep-follower", follow_sweeps(Arc::clone(&self.shared)));
-        env.spawn("chain-follower", follow_chains(Arc::clone(&self.shared)));
+        let shared = Arc::clone(&self.shared);
+        env.spawn_restarting(TaskKind::SweepFollower, move || {
+            follow_sweeps(Arc::clone(&shared))
+        });
+        let shared = Arc::clone(&self.shared);
+        env.spawn_restarting(TaskKind::ChainFollower, move || {
+            follow_chains(Arc::clone(&shared))
+        });
         if self.shared.bucket.kind() == BucketKind::Remote && !env.is_simulated() {
             let cache = Arc::clone(&self.cache);
             // After serving has begun: a large cache takes its time to open.
-            env.spawn("cache-open", async move {
+            env.spawn(TaskKind::CacheOpen, async move {
                 cache.open_disk().await;
             });
         }
@@ -235,7 +254,11 @@ impl Broker {
     pub async fn ended(&self) -> ExitReason {
         let mut metadata = self.shared.metadata.ended();
         let mut log = self.shared.log.ended();
+        let mut failed = self.shared.env.failed();
         loop {
+            if let Some(failure) = failed.borrow_and_update().clone() {
+                return ExitReason::Failed(failure.to_string());
+            }
             if let Some(end) = metadata.borrow_and_update().clone() {
                 return match end {
                     MetaEnd::Fenced { .. } => ExitReason::Fenced(end.to_string()),
@@ -252,6 +275,7 @@ impl Broker {
                 biased;
                 _ = metadata.changed() => {}
                 _ = log.changed() => {}
+                _ = failed.changed() => {}
             }
         }
     }
@@ -391,8 +415,9 @@ async fn follow_sweeps(shared: Arc<Shared>) {
                 Ok(known.map(|id| Record::TopicSwept { id: id.0 }).collect())
             })
             .await;
-        if let Err(error) = outcome {
-            debug!(error = %error.message, "swept topics could not be noted");
+        match outcome {
+            Ok(_) => shared.log.forget_swept(&gone),
+            Err(error) => debug!(error = %error.message, "swept topics could not be noted"),
         }
         if swept.changed().await.is_err() {
             return;
