@@ -17,7 +17,8 @@ use std::time::Duration;
 use drumlin_cluster::{Image, MetaEnd, Record};
 use drumlin_log::{LogEnd, SweptChains};
 use drumlin_objects::cache::{BlockCache, HybridBlockCache};
-use drumlin_objects::{Bucket, BucketKind, Env, LockGuard};
+use drumlin_objects::{Bucket, BucketKind, Env, LockGuard, TaskKind};
+use futures::FutureExt;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -144,7 +145,10 @@ impl Broker {
             let (address, accepting) = listening.accept(sockets)?;
             broker.listeners.push(address);
             if let Some(accepting) = accepting {
-                env.spawn("listener", Arc::clone(&acceptor).run(accepting));
+                let (acceptor, accepting) = (Arc::clone(&acceptor), Arc::new(accepting));
+                env.spawn_restarting(TaskKind::Listener, move || {
+                    Arc::clone(&acceptor).run(Arc::clone(&accepting))
+                });
             }
         }
         info!(node = identity.node, incarnation = identity.incarnation, cluster = %identity.cluster_id,
@@ -167,9 +171,18 @@ impl Broker {
         self.created
     }
 
-    /// True until it is told to stop.
+    /// True until it is told to stop, or cannot go on.
     pub fn is_serving(&self) -> bool {
-        !*self.stop_accepting.borrow()
+        !*self.stop_accepting.borrow() && self.end().is_none()
+    }
+
+    /// Why the broker ended by itself, if it has.
+    pub fn end(&self) -> Option<ExitReason> {
+        // A stop ends the logs too, in order.
+        if *self.stop_accepting.borrow() {
+            return None;
+        }
+        self.ended().now_or_never()
     }
 
     /// The block cache.
@@ -199,7 +212,7 @@ impl Broker {
         let (from, to) = tokio::io::split(server);
         let stop = self.stop_reading.subscribe();
         self.shared.env.spawn(
-            "connection",
+            TaskKind::Connection,
             serve(
                 from,
                 to,
@@ -215,15 +228,21 @@ impl Broker {
     fn spawn_followers(&self) {
         let env = &self.shared.env;
         env.spawn(
-            "image-follower",
+            TaskKind::ImageFollower,
             follow_image(Arc::clone(&self.shared), self.limits.clone()),
         );
-        env.spawn("sweep-follower", follow_sweeps(Arc::clone(&self.shared)));
-        env.spawn("chain-follower", follow_chains(Arc::clone(&self.shared)));
+        let shared = Arc::clone(&self.shared);
+        env.spawn_restarting(TaskKind::SweepFollower, move || {
+            follow_sweeps(Arc::clone(&shared))
+        });
+        let shared = Arc::clone(&self.shared);
+        env.spawn_restarting(TaskKind::ChainFollower, move || {
+            follow_chains(Arc::clone(&shared))
+        });
         if self.shared.bucket.kind() == BucketKind::Remote && !env.is_simulated() {
             let cache = Arc::clone(&self.cache);
             // After serving has begun: a large cache takes its time to open.
-            env.spawn("cache-open", async move {
+            env.spawn(TaskKind::CacheOpen, async move {
                 cache.open_disk().await;
             });
         }
@@ -233,7 +252,11 @@ impl Broker {
     pub async fn ended(&self) -> ExitReason {
         let mut metadata = self.shared.metadata.ended();
         let mut log = self.shared.log.ended();
+        let mut failed = self.shared.env.failed();
         loop {
+            if let Some(failure) = failed.borrow_and_update().clone() {
+                return ExitReason::Failed(failure.to_string());
+            }
             if let Some(end) = metadata.borrow_and_update().clone() {
                 return match end {
                     MetaEnd::Fenced { .. } => ExitReason::Fenced(end.to_string()),
@@ -250,6 +273,7 @@ impl Broker {
                 biased;
                 _ = metadata.changed() => {}
                 _ = log.changed() => {}
+                _ = failed.changed() => {}
             }
         }
     }
@@ -389,8 +413,9 @@ async fn follow_sweeps(shared: Arc<Shared>) {
                 Ok(known.map(|id| Record::TopicSwept { id: id.0 }).collect())
             })
             .await;
-        if let Err(error) = outcome {
-            debug!(error = %error.message, "swept topics could not be noted");
+        match outcome {
+            Ok(_) => shared.log.forget_swept(&gone),
+            Err(error) => debug!(error = %error.message, "swept topics could not be noted"),
         }
         if swept.changed().await.is_err() {
             return;

@@ -16,6 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use drumlin_broker::Broker;
+use drumlin_objects::Failure;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 use tracing::warn;
@@ -32,6 +33,17 @@ pub struct Console {
 struct View {
     /// Filled once the broker serves.
     broker: watch::Receiver<Option<Arc<Broker>>>,
+    /// Filled once it cannot go on.
+    failed: watch::Receiver<Option<Failure>>,
+}
+
+impl View {
+    /// Why the broker ended by itself, if it has: the process is about to exit.
+    fn end(&self) -> Option<String> {
+        let failure = self.failed.borrow().as_ref().map(ToString::to_string);
+        let ended = || self.broker.borrow().as_ref().and_then(|broker| broker.end());
+        failure.or_else(|| ended().map(|reason| reason.to_string()))
+    }
 }
 
 impl Console {
@@ -63,25 +75,41 @@ impl Console {
         self.address
     }
 
-    /// Serves until dropped. `broker` becomes something once the broker serves.
-    pub async fn serve(self, broker: watch::Receiver<Option<Arc<Broker>>>) {
+    /// Serves until dropped. `broker` becomes something once the broker serves, `failed` once it cannot go on.
+    pub async fn serve(
+        self,
+        broker: watch::Receiver<Option<Arc<Broker>>>,
+        failed: watch::Receiver<Option<Failure>>,
+    ) {
         let app = Router::new()
-            .route("/health/live", get(|| async { "live\n" }))
+            .route("/health/live", get(live))
             .route("/health/ready", get(ready))
             .route("/metrics", get(page))
-            .with_state(View { broker });
+            .with_state(View { broker, failed });
         if let Err(error) = axum::serve(self.listener, app).await {
             warn!(%error, "the admin listener ended");
         }
     }
 }
 
+/// A broker that has ended, and whose process has not yet, is not alive.
+async fn live(State(view): State<View>) -> impl IntoResponse {
+    match view.end() {
+        None => (StatusCode::OK, "live\n".to_owned()),
+        Some(end) => (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {end}\n")),
+    }
+}
+
 async fn ready(State(view): State<View>) -> impl IntoResponse {
-    match &*view.broker.borrow() {
+    if let Some(end) = view.end() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("failed: {end}\n"));
+    }
+    let (status, said) = match &*view.broker.borrow() {
         Some(broker) if broker.is_serving() => (StatusCode::OK, "ready\n"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         None => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-    }
+    };
+    (status, said.to_owned())
 }
 
 async fn page(State(view): State<View>) -> impl IntoResponse {

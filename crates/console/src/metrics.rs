@@ -354,8 +354,8 @@ fn store(page: &mut Page, broker: &Broker) {
 
 fn process(page: &mut Page, broker: &Broker) {
     let mut tasks: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in broker.shared().env.running() {
-        *tasks.entry(name).or_default() += 1;
+    for kind in broker.shared().env.running() {
+        *tasks.entry(kind.name()).or_default() += 1;
     }
     let name = "drumlin_tasks";
     page.family(name, "gauge", "Running tasks by name.");

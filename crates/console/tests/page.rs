@@ -5,7 +5,7 @@ use std::sync::Arc;
 use drumlin_broker::Broker;
 use drumlin_broker::config::BrokerConfig;
 use drumlin_console::{Console, metrics};
-use drumlin_objects::{Bucket, BucketOptions, Env};
+use drumlin_objects::{Bucket, BucketOptions, Env, Failure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -50,7 +50,8 @@ async fn health_follows_the_broker() {
     let console = Console::bind("127.0.0.1", 0).await.expect("bound");
     let address = console.address();
     let (tell, told) = watch::channel(None);
-    let serving = tokio::spawn(console.serve(told));
+    let (fail, failed) = watch::channel(None);
+    let serving = tokio::spawn(console.serve(told, failed));
     assert!(get(address, "/health/live").await.contains("200 OK"));
     assert!(get(address, "/health/ready").await.contains("starting"));
     assert!(get(address, "/metrics").await.contains("503"));
@@ -60,5 +61,15 @@ async fn health_follows_the_broker() {
     assert!(get(address, "/metrics").await.contains("drumlin_partitions 0"));
     broker.shutdown().await;
     assert!(get(address, "/health/ready").await.contains("stopping"));
+    assert!(get(address, "/health/live").await.contains("200 OK"));
+    let what = "wal/1".to_owned();
+    fail.send_replace(Some(Failure::Fsync { what }));
+    for page in ["/health/live", "/health/ready"] {
+        let answer = get(address, page).await;
+        assert!(
+            answer.contains("503") && answer.contains("an fsync failed"),
+            "{answer}"
+        );
+    }
     serving.abort();
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use drumlin_broker::config::{BrokerConfig, LogFormat};
 use drumlin_broker::{Broker, ExitReason, startup};
 use drumlin_console::Console;
-use drumlin_objects::Env;
+use drumlin_objects::{Env, Failure, TaskKind, log_panics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -20,6 +20,7 @@ use crate::args::Configuration;
 pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let (config, warnings) = configuration.load()?;
     start_logging(config.log_format);
+    log_panics();
     for warning in warnings {
         warn!("{warning}");
     }
@@ -61,10 +62,12 @@ async fn serve(config: BrokerConfig) -> anyhow::Result<ExitCode> {
     let (view, viewed) = watch::channel(None);
     let admin = console(&config, &env, viewed).await?;
     let starting = start(&env, &config);
+    let mut failed = env.failed();
     let broker = tokio::select! {
         biased;
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        failure = failure_of(&mut failed) => return Err(failure.into()),
         broker = starting => Arc::new(broker?),
     };
     view.send_replace(Some(Arc::clone(&broker)));
@@ -86,10 +89,25 @@ async fn serve(config: BrokerConfig) -> anyhow::Result<ExitCode> {
                 _ = interrupt.recv() => false,
             };
             info!(clean, "stopped");
-            Ok(ExitCode::SUCCESS)
+            match env.failed().borrow().clone() {
+                Some(failure) => Err(failure.into()),
+                None => Ok(ExitCode::SUCCESS),
+            }
         }
         Some(ExitReason::Fenced(why)) => Err(anyhow!("fenced: {why}")),
         Some(ExitReason::Failed(why)) => Err(anyhow!("{why}")),
+    }
+}
+
+/// Waits until the broker cannot go on.
+async fn failure_of(failed: &mut watch::Receiver<Option<Failure>>) -> Failure {
+    match failed.wait_for(Option::is_some).await {
+        Ok(failure) => match failure.clone() {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        },
+        // The sender is gone: there is nobody left who could fail.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -110,7 +128,7 @@ async fn console(
         format!("cannot listen on {admin}: change `admin.listener`, or stop what is there")
     })?;
     let address = console.address();
-    env.spawn("console", console.serve(broker));
+    env.spawn(TaskKind::Console, console.serve(broker, env.failed()));
     Ok(Some(address))
 }
 

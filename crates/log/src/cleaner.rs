@@ -166,9 +166,6 @@ impl Cleaner {
     pub(crate) async fn run(mut self) {
         let log = self.log.clone();
         let shared = log.shared();
-        if !shared.wal.options.cleaner.enabled {
-            return;
-        }
         while shared.wal.ended().borrow().is_none() {
             let asked = std::mem::take(&mut *shared.keeper.clean_requests());
             if !asked.is_empty() {

@@ -140,8 +140,8 @@ impl Cold {
                 at += 1;
                 continue;
             }
-            let gate = self.gate(&object.key, at / LOAD_STRIPE);
-            let guard = gate.lock().await;
+            let entrance = self.entrance(&object.key, at / LOAD_STRIPE);
+            let guard = entrance.gate.lock().await;
             if let Some(bytes) = self.cached(log, &object, at).await {
                 push_part(rope, bytes, at * block, &range);
                 at += 1;
@@ -164,7 +164,6 @@ impl Cold {
             let skipped = (at - blocks.start) as usize;
             let loaded = self.fetch(log, &object, blocks, hint).await;
             drop(guard);
-            self.release_gate(&object.key, at / LOAD_STRIPE, gate);
             for bytes in loaded?.into_iter().skip(skipped) {
                 if at <= last {
                     push_part(rope, bytes, at * block, &range);
@@ -184,19 +183,13 @@ impl Cold {
         Some(bytes)
     }
 
-    fn gate(&self, key: &Arc<str>, stripe: u64) -> Gate {
-        Arc::clone(lock(&self.loading).entry((Arc::clone(key), stripe)).or_default())
-    }
-
-    fn release_gate(&self, key: &Arc<str>, stripe: u64, gate: Gate) {
-        drop(gate);
-        let mut loading = lock(&self.loading);
-        let entry = (Arc::clone(key), stripe);
-        if loading
-            .get(&entry)
-            .is_some_and(|gate| Arc::strong_count(gate) == 1)
-        {
-            loading.remove(&entry);
+    fn entrance(&self, key: &Arc<str>, stripe: u64) -> Entrance<'_> {
+        let stretch = (Arc::clone(key), stripe);
+        let gate = Arc::clone(lock(&self.loading).entry(stretch.clone()).or_default());
+        Entrance {
+            cold: self,
+            stretch,
+            gate,
         }
     }
 
@@ -319,6 +312,24 @@ impl Cold {
     }
 }
 
+/// A reader's stand at the gate of a stretch. The last one to leave takes the gate away, also one whose read was
+/// abandoned.
+struct Entrance<'a> {
+    cold: &'a Cold,
+    stretch: (Arc<str>, u64),
+    gate: Gate,
+}
+
+impl Drop for Entrance<'_> {
+    fn drop(&mut self) {
+        let mut loading = lock(&self.cold.loading);
+        // This one's and the table's.
+        if Arc::strong_count(&self.gate) == 2 {
+            loading.remove(&self.stretch);
+        }
+    }
+}
+
 /// The stored object behind a source.
 pub(crate) struct Object<'a> {
     pub key: Arc<str>,
@@ -370,5 +381,30 @@ fn push_part(rope: &mut Rope, bytes: Bytes, start: u64, range: &Range<u64>) {
     let to = (range.end.saturating_sub(start)).min(bytes.len() as u64) as usize;
     if from < to {
         rope.push(bytes.slice(from..to));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drumlin_objects::cache::MemoryBlockCache;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_goes_with_the_last_reader_that_stands_at_it_also_an_abandoned_one() {
+        let cold = Cold::new(Arc::new(MemoryBlockCache::new(1 << 20)), 1 << 20, 1 << 20);
+        let key: Arc<str> = "segment".into();
+        let first = cold.entrance(&key, 3);
+        let guard = first.gate.lock().await;
+        let abandoned = async {
+            let second = cold.entrance(&key, 3);
+            let _guard = second.gate.lock().await;
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(5), abandoned).await;
+        assert!(waited.is_err(), "the first one holds the gate");
+        assert_eq!(lock(&cold.loading).len(), 1);
+        drop(guard);
+        drop(first);
+        assert_eq!(lock(&cold.loading).len(), 0);
     }
 }

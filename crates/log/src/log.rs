@@ -10,7 +10,7 @@ use drumlin_objects::chain::{
     BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
 };
 use drumlin_objects::sabotage::{self, Sabotage};
-use drumlin_objects::{Bucket, BucketKind, Env, Reason};
+use drumlin_objects::{Bucket, BucketKind, Env, Reason, TaskKind};
 use drumlin_records::BatchHeader;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -260,15 +260,35 @@ impl Log {
         let keeper = Keeper::new(self.clone(), recovered);
         let cleaner = Cleaner::new(self.clone());
         let tidy = self.clone();
-        let tasks = vec![
-            env.spawn("wal-flusher", Arc::clone(wal).run_flusher()),
-            env.spawn("wal-commits", Arc::clone(wal).run_commits(first_slot)),
-            env.spawn("log-keeper", keeper.run()),
-            env.spawn("log-cleaner", cleaner.run()),
-            env.spawn("log-deleter", Deleter::new(self.clone()).run()),
-            env.spawn("log-tidy", async move { tidy.tidy_memory().await }),
+        let mut tasks = vec![
+            self.spawn_service(TaskKind::WalFlusher, Arc::clone(wal).run_flusher()),
+            self.spawn_service(TaskKind::WalCommits, Arc::clone(wal).run_commits(first_slot)),
+            self.spawn_service(TaskKind::LogKeeper, keeper.run()),
+            self.spawn_service(TaskKind::LogDeleter, Deleter::new(self.clone()).run()),
+            self.spawn_service(TaskKind::LogTidy, async move { tidy.tidy_memory().await }),
+            env.spawn(TaskKind::LogEnd, Arc::clone(wal).end_with_broker()),
         ];
+        if wal.options.cleaner.enabled {
+            tasks.push(self.spawn_service(TaskKind::LogCleaner, cleaner.run()));
+        }
         *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+    }
+
+    /// Spawns a task that runs as long as the log. One that has found the chain's end lasts until the log's is told:
+    /// why a log ended is said by its end, and not by the tasks that end with it.
+    fn spawn_service(
+        &self,
+        kind: TaskKind,
+        service: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (wal, log) = (Arc::clone(&self.shared.wal), Arc::clone(&self.shared.wal));
+        let is_over = move || log.chain.state().borrow().end.is_some();
+        self.bucket().env().spawn_until(kind, is_over, async move {
+            service.await;
+            if wal.chain.state().borrow().end.is_some() {
+                wal.until_ended().await;
+            }
+        })
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -330,6 +350,15 @@ impl Log {
     /// Topics of which no object is left in the bucket, as they become so.
     pub fn swept(&self) -> watch::Receiver<Vec<TopicId>> {
         self.shared.swept.subscribe()
+    }
+
+    /// Forgets swept topics: the metadata knows of them now.
+    pub fn forget_swept(&self, topics: &[TopicId]) {
+        self.shared.swept.send_if_modified(|known| {
+            known.retain(|topic| !topics.contains(topic));
+            // Nobody has to hear of it.
+            false
+        });
     }
 
     /// What this node's earlier incarnations left of their chains, once it was swept: after the first round, whose

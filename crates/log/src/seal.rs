@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drumlin_objects::Reason;
 use drumlin_objects::sabotage::{self, Sabotage};
+use drumlin_objects::{Reason, TaskKind};
 
 use crate::codec::Decoder;
 use crate::codec::{Encoder, FormatError};
@@ -152,7 +152,7 @@ impl Log {
                 tokio::time::sleep(std::time::Duration::from_millis(400)).await;
                 bucket.put(&key, parts, why).await
             };
-            self.bucket().env().spawn("sabotage", late);
+            self.bucket().env().spawn(TaskKind::Test, late);
             return Ok(());
         }
         let put = self.bucket().put(key, parts, why).await;

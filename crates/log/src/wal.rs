@@ -674,6 +674,30 @@ impl Wal {
         lock(&self.open).arenas.release_unused(now);
     }
 
+    pub(crate) async fn until_ended(&self) {
+        // The sender lives as long as this.
+        let _ = self.ended().wait_for(Option::is_some).await;
+    }
+
+    /// The task that ends the log when the broker has failed: what waits for a commit must not wait for a task that is
+    /// no more.
+    pub(crate) async fn end_with_broker(self: Arc<Self>) {
+        let mut failed = self.env.failed();
+        let Ok(failure) = failed
+            .wait_for(Option::is_some)
+            .await
+            .map(|failure| failure.clone())
+        else {
+            return;
+        };
+        let what = failure.map(|failure| failure.to_string()).unwrap_or_default();
+        self.chain.fail(&what);
+        self.end(&ChainEnd::Failed {
+            slot: self.chain.next_slot(),
+            what,
+        });
+    }
+
     /// Takes no more appends, and fails all that was not committed.
     pub(crate) fn end(&self, end: &ChainEnd) {
         let outcome = outcome_of(end);

@@ -293,7 +293,7 @@ impl Bucket {
         local
             .close()
             .await
-            .map_err(|error| StoreError::read("close", "", error))
+            .map_err(|error| self.heard(StoreError::read("close", "", error)))
     }
 
     /// Puts a new object: ONE attempt, atomic put-if-absent. Durable when it returns `Ok`.
@@ -308,6 +308,46 @@ impl Bucket {
             hint.insert(Brief);
         }
         self.put_new_with(key, body, why, hint).await
+    }
+
+    /// The directory itself, where nothing lies between it and this bucket: puts may then be calls that block.
+    pub(crate) fn direct(&self) -> Option<Arc<LocalStore>> {
+        let local = self.shared.local.as_ref()?;
+        let is_whole = std::ptr::addr_eq(Arc::as_ptr(&self.shared.store), Arc::as_ptr(local));
+        (is_whole && !self.shared.env.is_simulated()).then(|| local.clone())
+    }
+
+    /// As [`Bucket::put_new_brief`], on a thread that may block. `crc` is the body's.
+    pub(crate) fn put_direct(
+        &self,
+        local: &LocalStore,
+        key: &str,
+        body: Bytes,
+        crc: u32,
+        why: Reason,
+    ) -> Result<(), PutNewError> {
+        let (began, size) = (Instant::now(), body.len() as u64);
+        let put = local.put_brief(key, body, crc);
+        self.shared
+            .stats
+            .record(Operation::PutNew, why, size, put.is_err(), began.elapsed());
+        match put {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PutNewError::Exists { key: key.to_owned() }),
+            Err(error) => {
+                let error = StoreError::read(Operation::PutNew.as_str(), key, error);
+                Err(PutNewError::Store(self.heard(error)))
+            }
+        }
+    }
+
+    /// A failed fsync ends the incarnation, whoever asked (rule S2).
+    fn heard(&self, error: StoreError) -> StoreError {
+        if let StoreError::FsyncFailed { .. } = &error {
+            let what = error.to_string();
+            self.shared.env.fail(crate::task::Failure::Fsync { what });
+        }
+        error
     }
 
     async fn put_new_with(
@@ -599,7 +639,7 @@ impl Bucket {
         settle
             .settle(&path)
             .await
-            .map_err(|error| StoreError::read("settle", key, error))
+            .map_err(|error| self.heard(StoreError::read("settle", key, error)))
     }
 
     /// The wait before the next attempt after `failed` of them: doubled each time, half of it random.
@@ -669,7 +709,11 @@ impl Bucket {
         received: impl Fn(&T) -> u64,
     ) -> Result<T, Failure> {
         let result = if self.kind() == BucketKind::Local {
-            work.await.map_err(|error| Failure::read(operation, key, error))
+            let result = work.await.map_err(|error| Failure::read(operation, key, error));
+            match result {
+                Err(Failure::Store(error)) => Err(Failure::Store(self.heard(error))),
+                other => other,
+            }
         } else {
             // A body of 8 MiB at 1 MiB/s is slow but alive.
             let limit = self.shared.options.attempt_timeout + Duration::from_micros(sent);

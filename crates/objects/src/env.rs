@@ -3,15 +3,24 @@
 //! Everything above this crate takes an [`Env`], so that a simulation can replay a run from its seed,
 //! stop the clock, and end every task of one broker at whatever await it stands.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
+
+use crate::panics::{self, Panicked};
+use crate::sabotage;
+use crate::task::{Failure, OnFailure, Runs, TaskKind};
+
+/// The pause before a task that failed begins anew, at first and at most.
+const RESTART: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// A broker's clock, source of randomness and task supervisor. Cheap to clone; clones share one supervisor.
 #[derive(Clone)]
@@ -23,6 +32,8 @@ struct Shared {
     wall: Wall,
     rng: Mutex<StdRng>,
     tasks: Mutex<Tasks>,
+    killed: AtomicBool,
+    failure: watch::Sender<Option<Failure>>,
 }
 
 enum Wall {
@@ -34,10 +45,29 @@ enum Wall {
     },
 }
 
+/// Those that have not ended, in the order in which they were spawned.
 #[derive(Default)]
 struct Tasks {
-    running: Vec<(&'static str, AbortHandle)>,
-    killed: bool,
+    running: BTreeMap<u64, Running>,
+    next: u64,
+}
+
+struct Running {
+    kind: TaskKind,
+    /// None for the moment between its entry and its first step.
+    abort: Option<AbortHandle>,
+}
+
+/// A task's entry in the list, which goes with the task, however that ends.
+struct Listed {
+    env: Env,
+    number: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.env.tasks().running.remove(&self.number);
+    }
 }
 
 impl Env {
@@ -63,6 +93,8 @@ impl Env {
                 wall,
                 rng: Mutex::new(rng),
                 tasks: Mutex::default(),
+                killed: AtomicBool::new(false),
+                failure: watch::Sender::new(None),
             }),
         }
     }
@@ -123,28 +155,164 @@ impl Env {
         self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Spawns a named task that [`Env::kill`] ends. After a kill nothing is spawned any more.
-    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
+    fn is_killed(&self) -> bool {
+        self.shared.killed.load(Ordering::Relaxed)
+    }
+
+    /// Spawns a task that [`Env::kill`] ends. After a kill nothing is spawned any more. If the task fails, what its
+    /// kind says follows; whoever waits for the handle sees the panic too.
+    pub fn spawn<F>(&self, kind: TaskKind, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let mut tasks = self.tasks();
-        let handle = tokio::spawn(future);
-        if tasks.killed {
-            handle.abort();
-        } else {
-            if tasks.running.len() == tasks.running.capacity() {
-                tasks.running.retain(|(_, task)| !task.is_finished());
+        self.spawn_until(kind, || false, future)
+    }
+
+    /// As [`Env::spawn`], of a task that may end once what it belongs to `is_over`.
+    pub fn spawn_until<F>(
+        &self,
+        kind: TaskKind,
+        is_over: impl FnOnce() -> bool + Send + 'static,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let listed = self.enlist(kind);
+        let number = listed.number;
+        let task = async move {
+            if listed.env.is_killed() {
+                return std::future::pending().await;
             }
-            tasks.running.push((name, handle.abort_handle()));
+            let outcome = panics::caught(sabotage::in_task(kind, future)).await;
+            let env = listed.env.clone();
+            match outcome {
+                Ok(output) => {
+                    if kind.runs() == Runs::Always && !env.is_killed() && !is_over() {
+                        env.fail(Failure::Ended { task: kind });
+                    }
+                    output
+                }
+                Err(panicked) => {
+                    env.report(kind, &panicked);
+                    drop(listed);
+                    panicked.resume()
+                }
+            }
+        };
+        self.start(number, tokio::spawn(task))
+    }
+
+    /// As [`Env::spawn`], of a task that begins anew when it has failed.
+    pub fn spawn_restarting<F>(&self, kind: TaskKind, make: impl Fn() -> F + Send + 'static) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        debug_assert_eq!(kind.on_failure(), OnFailure::Restarts);
+        let listed = self.enlist(kind);
+        let number = listed.number;
+        let task = async move {
+            if listed.env.is_killed() {
+                return std::future::pending().await;
+            }
+            let mut pause = RESTART.0;
+            loop {
+                let began = Instant::now();
+                let Err(panicked) = panics::caught(sabotage::in_task(kind, make())).await else {
+                    return;
+                };
+                listed.env.report(kind, &panicked);
+                panicked.told();
+                if began.elapsed() > RESTART.1 {
+                    pause = RESTART.0;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(RESTART.1);
+            }
+        };
+        self.start(number, tokio::spawn(task))
+    }
+
+    /// Runs blocking work that nobody waits for; [`Env::kill`] does not reach it. If it fails, what its kind says
+    /// follows.
+    pub(crate) fn spawn_blocking(&self, kind: TaskKind, work: impl FnOnce() + Send + 'static) {
+        let listed = self.enlist(kind);
+        drop(tokio::task::spawn_blocking(move || {
+            if listed.env.is_killed() {
+                return;
+            }
+            let outcome = panics::caught_now(|| {
+                sabotage::in_blocking(kind);
+                work();
+            });
+            if let Err(panicked) = outcome {
+                listed.env.report(kind, &panicked);
+                panicked.told();
+            }
+        }));
+    }
+
+    fn enlist(&self, kind: TaskKind) -> Listed {
+        let mut tasks = self.tasks();
+        let number = tasks.next;
+        tasks.next += 1;
+        tasks.running.insert(number, Running { kind, abort: None });
+        Listed {
+            env: self.clone(),
+            number,
+        }
+    }
+
+    /// Lets a kill reach the task. One that ended meanwhile has no entry any more, nor have those that were killed.
+    fn start<T>(&self, number: u64, handle: JoinHandle<T>) -> JoinHandle<T> {
+        let mut tasks = self.tasks();
+        if self.is_killed() {
+            handle.abort();
+        } else if let Some(running) = tasks.running.get_mut(&number) {
+            running.abort = Some(handle.abort_handle());
         }
         handle
     }
 
+    fn report(&self, kind: TaskKind, panicked: &Panicked) {
+        if self.is_killed() {
+            return;
+        }
+        let what = panicked.to_string();
+        match kind.on_failure() {
+            OnFailure::EndsBroker => self.fail(Failure::Panicked { task: kind, what }),
+            OnFailure::Restarts => {
+                tracing::error!(task = kind.name(), %what, "a task panicked and begins anew");
+            }
+            OnFailure::IsLogged => {
+                tracing::error!(task = kind.name(), %what, "a task panicked; its work is lost, all else goes on");
+            }
+        }
+    }
+
+    /// Ends the incarnation: [`Env::failed`] says so from now on. The first failure counts, and is logged.
+    pub fn fail(&self, failure: Failure) {
+        self.shared.failure.send_if_modified(|known| {
+            if known.is_some() {
+                return false;
+            }
+            tracing::error!(%failure, "this broker cannot go on");
+            *known = Some(failure);
+            true
+        });
+    }
+
+    /// Why the incarnation cannot go on, once it cannot.
+    pub fn failed(&self) -> watch::Receiver<Option<Failure>> {
+        self.shared.failure.subscribe()
+    }
+
     /// Runs blocking work off the async threads; in place under simulation.
     ///
-    /// The work goes on when the returned future is dropped: it owns what it touches.
+    /// The work goes on when the returned future is dropped: it owns what it touches. A panic in it is the caller's;
+    /// if that is gone, it is logged.
     pub async fn blocking<T, F>(&self, work: F) -> T
     where
         T: Send + 'static,
@@ -153,30 +321,32 @@ impl Env {
         if self.is_simulated() {
             return work();
         }
-        match tokio::task::spawn_blocking(work).await {
-            Ok(value) => value,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down: nobody is left to answer.
-                Err(_) => std::future::pending().await,
-            },
+        match tokio::task::spawn_blocking(|| panics::caught_now(work)).await {
+            Ok(Ok(value)) => value,
+            Ok(Err(panicked)) => panicked.resume(),
+            // The runtime is going down: nobody is left to answer.
+            Err(_) => std::future::pending().await,
         }
     }
 
-    /// The tasks that are running, by name, for metrics and shutdown.
-    pub fn running(&self) -> Vec<&'static str> {
-        let mut tasks = self.tasks();
-        tasks.running.retain(|(_, task)| !task.is_finished());
-        tasks.running.iter().map(|(name, _)| *name).collect()
+    /// The tasks that are running, for metrics and shutdown, in the order in which they stop.
+    pub fn running(&self) -> Vec<TaskKind> {
+        let mut kinds: Vec<TaskKind> = self.tasks().running.values().map(|task| task.kind).collect();
+        kinds.sort_by_key(|kind| (kind.stops(), *kind));
+        kinds
     }
 
     /// Ends every task at the await where it stands, as a `kill -9` would. Idempotent.
     pub fn kill(&self) {
-        let mut tasks = self.tasks();
-        tasks.killed = true;
-        for (_, task) in tasks.running.drain(..) {
-            task.abort();
-        }
+        let running = {
+            let mut tasks = self.tasks();
+            self.shared.killed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut tasks.running)
+        };
+        running
+            .into_values()
+            .filter_map(|task| task.abort)
+            .for_each(|task| task.abort());
     }
 }
 

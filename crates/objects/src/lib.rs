@@ -14,17 +14,20 @@ mod answer;
 pub mod bucket;
 pub mod cache;
 pub mod chain;
+pub mod crc;
 pub mod env;
 mod error;
 pub mod fault;
 pub mod local;
 pub mod open;
+mod panics;
 pub mod powercut;
 pub mod probe;
 mod remote;
 #[doc(hidden)]
 pub mod sabotage;
 pub mod stats;
+pub mod task;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -32,7 +35,9 @@ pub use bucket::{Bucket, BucketKind, BucketOptions, Listed};
 pub use env::Env;
 pub use error::{LockError, OpenError, PutNewError, StoreError};
 pub use local::{LockGuard, write_cache_file};
+pub use panics::log_panics;
 pub use stats::{Operation, Reason, StoreStats};
+pub use task::{Failure, TaskKind};
 
 /// The crates of the object store interface, for those who write stores of their own.
 pub use object_store;

@@ -66,3 +66,64 @@ pub fn on(which: Sabotage) -> bool {
 pub const fn on(_which: Sabotage) -> bool {
     false
 }
+
+/// Names the task that is to panic, for processes that a test starts: `wal-flusher`.
+#[cfg(feature = "sabotage")]
+pub const PANIC_IN: &str = "DRUMLIN_TEST_PANIC_IN";
+/// Names a file; the task panics once that is there.
+#[cfg(feature = "sabotage")]
+pub const PANIC_WHEN: &str = "DRUMLIN_TEST_PANIC_WHEN";
+
+#[cfg(feature = "sabotage")]
+fn panics_when(kind: crate::task::TaskKind) -> Option<&'static std::path::Path> {
+    use std::sync::OnceLock;
+    static CHOSEN: OnceLock<Option<(String, std::path::PathBuf)>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        Some((
+            std::env::var(PANIC_IN).ok()?,
+            std::env::var_os(PANIC_WHEN)?.into(),
+        ))
+    });
+    let (name, when) = chosen.as_ref()?;
+    (name == kind.name()).then_some(when)
+}
+
+/// A task's work, which panics where a test asks for that.
+#[cfg(feature = "sabotage")]
+#[expect(clippy::panic, reason = "that is what it is for")]
+pub(crate) async fn in_task<F: Future>(kind: crate::task::TaskKind, work: F) -> F::Output {
+    let Some(when) = panics_when(kind) else {
+        return work.await;
+    };
+    let asked = async {
+        while !when.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = asked => panic!("as a test asks for"),
+        output = work => output,
+    }
+}
+
+/// A task's work: as it is.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub(crate) fn in_task<F: Future>(_kind: crate::task::TaskKind, work: F) -> F {
+    work
+}
+
+/// Panics where a test asks for that.
+#[cfg(feature = "sabotage")]
+#[expect(clippy::panic, reason = "that is what it is for")]
+pub(crate) fn in_blocking(kind: crate::task::TaskKind) {
+    if panics_when(kind).is_some_and(std::path::Path::exists) {
+        panic!("as a test asks for");
+    }
+}
+
+/// Panics nowhere.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub(crate) fn in_blocking(_kind: crate::task::TaskKind) {}

@@ -12,7 +12,7 @@ use drumlin_objects::chain::{
 };
 use drumlin_objects::fault::{FaultStore, Faults, Latency};
 use drumlin_objects::powercut::{PowerCutOptions, PowerCutStore};
-use drumlin_objects::{Bucket, BucketOptions, Env, Reason};
+use drumlin_objects::{Bucket, BucketOptions, Env, Reason, TaskKind};
 
 const LIVES: u64 = 12;
 
@@ -40,7 +40,7 @@ async fn live(env: &Env, bucket: &Bucket, name: &ChainName, until: Duration) -> 
     ));
     let appended = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
     let state = writer.state();
-    env.spawn("owner", {
+    env.spawn(TaskKind::Test, {
         let (writer, appended) = (writer.clone(), appended.clone());
         async move {
             for n in 0_u64.. {

@@ -14,7 +14,7 @@ use drumlin_log::{
 use drumlin_objects::cache::MemoryBlockCache;
 use drumlin_objects::chain::ChainError;
 use drumlin_objects::fault::FaultStore;
-use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, StoreError};
+use drumlin_objects::{Bucket, BucketKind, BucketOptions, Env, StoreError, TaskKind};
 use drumlin_records::BatchHeader;
 use tokio::time::Instant;
 
@@ -184,7 +184,7 @@ impl Node {
             env.kill();
             return Err(NoStart::Broken(what));
         }
-        env.spawn("follow-sweeps", follow_sweeps(log.clone(), Arc::clone(&meta)));
+        env.spawn(TaskKind::Test, follow_sweeps(log.clone(), Arc::clone(&meta)));
         Ok(Self {
             env,
             log,
@@ -199,7 +199,7 @@ impl Node {
         &self,
         request: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        self.env.spawn("request", request).await.ok()
+        self.env.spawn(TaskKind::Test, request).await.ok()
     }
 
     /// A produce request of one batch.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use drumlin_cluster::{Image, Record};
 use drumlin_log::check::{CheckOptions, Finding, Kind, check};
 use drumlin_log::{Partition, PartitionConfig, PartitionSpec, TopicId, TopicPartition};
-use drumlin_objects::Env;
 use drumlin_objects::fault::{FaultStore, Faults, Outage};
 use drumlin_objects::object_store::ObjectStore;
 use drumlin_objects::object_store::memory::InMemory;
 use drumlin_objects::powercut::{PowerCutOptions, PowerCutStore};
+use drumlin_objects::{Env, TaskKind};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
@@ -226,7 +226,10 @@ impl World {
         let (env, network) = self.process();
         self.trace.note("start", &[]);
         let number = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
-        let starting = env.spawn("start", Node::start(Arc::clone(self), env.clone(), network));
+        let starting = env.spawn(
+            TaskKind::Test,
+            Node::start(Arc::clone(self), env.clone(), network),
+        );
         let outcome = match dies_after {
             None => starting.await,
             Some(after) => match timeout(after, starting).await {

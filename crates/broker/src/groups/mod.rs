@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use drumlin_cluster::Image;
 use drumlin_coordinator::{Caller, ErrorCode, GroupRequest, GroupResponse, MemberMemory, partition_for};
 use drumlin_log::{Log, Partition};
-use drumlin_objects::{Bucket, Env};
+use drumlin_objects::{Bucket, Env, TaskKind};
 use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -235,7 +235,7 @@ impl Groups {
             partition: Arc::clone(partition),
             mail,
             control,
-            task: self.hub.env.spawn("group-coordinator", driver.run()),
+            task: self.hub.env.spawn(TaskKind::GroupCoordinator, driver.run()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use drumlin_objects::Env;
+use drumlin_objects::{Env, TaskKind};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
@@ -135,7 +135,7 @@ pub struct Acceptor<S> {
 
 impl<S: Service> Acceptor<S> {
     /// Accepts connections until told to stop.
-    pub async fn run(self: Arc<Self>, listener: Accepting) {
+    pub async fn run(self: Arc<Self>, listener: Arc<Accepting>) {
         let mut stop = self.stop_accepting.clone();
         loop {
             let accepted = tokio::select! {
@@ -177,7 +177,7 @@ impl<S: Service> Acceptor<S> {
             self.options.clone(),
             self.stop_reading.clone(),
         );
-        self.env.spawn("connection", async move {
+        self.env.spawn(TaskKind::Connection, async move {
             serve(from, to, peer, service, options, stop).await;
             drop(place);
         });

@@ -9,7 +9,7 @@ use drumlin_objects::chain::{
     read_entry,
 };
 use drumlin_objects::probe::{FULL_KEYS, FULL_RACERS, ProbeError, ProbeReport, probe};
-use drumlin_objects::{Bucket, BucketKind, Env, Reason, StoreError};
+use drumlin_objects::{Bucket, BucketKind, Env, Reason, StoreError, TaskKind};
 use futures::{StreamExt, stream};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -191,7 +191,7 @@ impl MetadataLog {
             written,
             options.checkpoint_entries,
         );
-        env.spawn("meta-owner", owner.run());
+        env.spawn(TaskKind::MetaOwner, owner.run());
         Ok(Session {
             log: Arc::new(log),
             previous,

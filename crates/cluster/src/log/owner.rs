@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use drumlin_objects::chain::{
     AppendRefused, ChainEnd, ChainWriter, CheckpointError, ENTRY_HEADER_LEN, EntryKind, body_key, read_entry,
 };
-use drumlin_objects::{Bucket, Env, PutNewError, Reason, StoreError};
+use drumlin_objects::{Bucket, Env, PutNewError, Reason, StoreError, TaskKind};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -322,7 +322,7 @@ impl Owner {
             covers: self.written,
         };
         let (env, bucket, key) = (self.env.clone(), self.bucket.clone(), pending.body_key.clone());
-        let task = self.env.spawn("meta-checkpoint", async move {
+        let task = self.env.spawn(TaskKind::MetaCheckpoint, async move {
             let body: Bytes = env.blocking(move || image.encode().freeze()).await;
             put_body(&bucket, &key, body).await
         });
@@ -383,7 +383,7 @@ impl Owner {
             self.bucket.clone(),
             (self.epoch, covers_below),
         );
-        self.env.spawn("meta-trim", async move {
+        self.env.spawn(TaskKind::MetaTrim, async move {
             if let Err(error) = writer.trim(covers_below).await {
                 tracing::warn!(%error, "metadata entries below the checkpoint are not all deleted");
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use drumlin_objects::fault::{FaultStore, Faults, Outage};
-use drumlin_objects::{Bucket, BucketKind, Env};
+use drumlin_objects::{Bucket, BucketKind, Env, TaskKind};
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -78,8 +78,8 @@ impl Life {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.env.spawn(name, work);
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.env.spawn(TaskKind::Test, work);
         let ledger = self.ledger.clone();
         tokio::spawn(async move {
             if task.await.is_err_and(|error| error.is_panic()) {
@@ -124,7 +124,7 @@ impl Life {
         });
         let watcher = self.clone();
         let mut images = session.log.watch();
-        self.spawn("watcher", async move {
+        self.spawn(async move {
             loop {
                 let image = images.borrow_and_update().clone();
                 watcher.ledger().published(&image, watcher.seed);
@@ -154,7 +154,7 @@ impl Life {
         for worker in 0..4 {
             let (life, log) = (self.clone(), session.log.clone());
             self.env
-                .spawn("worker", async move { life.work(&log, worker, epoch).await });
+                .spawn(async move { life.work(&log, worker, epoch).await });
         }
         let mut ended = session.log.ended();
         let _ = ended.wait_for(Option::is_some).await;
@@ -304,7 +304,7 @@ async fn simulate(seed: u64) -> BTreeMap<&'static str, u64> {
             bucket,
             ledger: ledger.clone(),
         });
-        life.spawn("life", life.clone().run());
+        life.spawn(life.clone().run());
         envs.push(env.clone());
         if rng.random_ratio(1, 4) {
             sleep(Duration::from_millis(rng.random_range(0..10_000))).await;

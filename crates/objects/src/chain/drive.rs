@@ -8,21 +8,63 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::read::{ReadBack, read_back};
-use super::writer::{ChainEnd, Shared};
+use super::writer::{ChainEnd, Frozen, Shared};
 use crate::bucket::BucketKind;
 use crate::error::{PutNewError, StoreError};
 use crate::stats::Reason;
+use crate::task::TaskKind;
+
+/// Sends a slot's put on its way. On a local directory the first attempt is one call on a thread that may block, with
+/// nothing around it: what succeeds there needs no task.
+pub(super) fn dispatch(shared: &Arc<Shared>, slot: u64, put_id: [u8; 16], frozen: Frozen) {
+    let shared = shared.clone();
+    let env = shared.env.clone();
+    let unknown = FateUnknown {
+        shared: shared.clone(),
+        slot,
+        known: false,
+    };
+    let direct = (shared.options.why == Reason::Wal).then(|| shared.bucket.direct());
+    let Some(local) = direct.flatten() else {
+        env.spawn(TaskKind::ChainPut, drive(unknown, put_id, frozen.bytes, None));
+        return;
+    };
+    env.clone().spawn_blocking(TaskKind::ChainPut, move || {
+        let mut unknown = unknown;
+        if shared.state.borrow().end.is_some() {
+            unknown.known = true;
+            return;
+        }
+        let key = shared.name.entry_key(slot);
+        let put = shared
+            .bucket
+            .put_direct(&local, &key, frozen.bytes.clone(), frozen.crc, Reason::Wal);
+        match put {
+            Ok(()) => {
+                unknown.known = true;
+                shared.done(slot);
+            }
+            Err(error) => {
+                let task = drive(unknown, put_id, frozen.bytes, Some(error));
+                env.spawn(TaskKind::ChainPut, task);
+            }
+        }
+    });
+}
 
 /// Puts one slot until its fate is known. Rule A2: one single put an attempt, and the bytes belong to the task
-/// (and, on a local store, to the system call) until it is over.
-pub(super) async fn drive(shared: Arc<Shared>, slot: u64, put_id: [u8; 16], bytes: Bytes) {
+/// (and, on a local store, to the system call) until it is over. `first`: how an attempt before this ended.
+async fn drive(mut unknown: FateUnknown, put_id: [u8; 16], bytes: Bytes, first: Option<PutNewError>) {
+    // Whatever ends this task: nobody waits for a slot that nobody puts.
+    let (shared, slot) = (unknown.shared.clone(), unknown.slot);
     let key = shared.name.entry_key(slot);
     let mut state = shared.state.subscribe();
     let fate = tokio::select! {
         biased;
         _ = state.wait_for(|now| now.end.is_some()) => return,
-        fate = put_until_known(&shared, &key, slot, put_id, &bytes) => fate,
+        fate = put_until_known(&shared, &key, slot, put_id, &bytes, first) => fate,
     };
+    unknown.known = true;
     match fate {
         Ok(()) => shared.done(slot),
         Err(end) => {
@@ -34,16 +76,37 @@ pub(super) async fn drive(shared: Arc<Shared>, slot: u64, put_id: [u8; 16], byte
     }
 }
 
+/// Ends the chain if a slot's put ends before its fate is known: by a panic, or with its task.
+struct FateUnknown {
+    shared: Arc<Shared>,
+    slot: u64,
+    known: bool,
+}
+
+impl Drop for FateUnknown {
+    fn drop(&mut self) {
+        if !self.known {
+            let (slot, what) = (self.slot, "the task of its put was ended".to_owned());
+            self.shared.end(ChainEnd::Failed { slot, what });
+        }
+    }
+}
+
 async fn put_until_known(
     shared: &Shared,
     key: &str,
     slot: u64,
     put_id: [u8; 16],
     bytes: &Bytes,
+    mut first: Option<PutNewError>,
 ) -> Result<(), ChainEnd> {
     let mut failed = 0;
     loop {
-        let error = match put_hedged(shared, key, bytes).await {
+        let put = match first.take() {
+            Some(error) => Err(error),
+            None => put_hedged(shared, key, bytes).await,
+        };
+        let error = match put {
             Ok(()) => return Ok(()),
             // Ambiguous: one's own put whose reply was lost, another's, or (S3's 409) nobody's yet.
             Err(PutNewError::Exists { .. }) => {

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::drive::{drive, warn_now_and_then};
+use super::drive::{dispatch, warn_now_and_then};
 use super::header::{ENTRY_HEADER_LEN, EntryHeader, EntryKind};
 use super::marker::Checkpoint;
 use super::trim::TrimState;
@@ -248,17 +248,31 @@ impl ChainWriter {
         buf: &mut BytesMut,
         footer_at: u64,
     ) -> Result<Appended, AppendRefused> {
+        self.append_summed(kind, epoch, buf, footer_at, None)
+    }
+
+    /// As [`ChainWriter::append_from`], for owners that know the CRC32C of what follows the header in `buf`, so that
+    /// nobody reads the bytes for it again ([`crate::crc`]).
+    pub fn append_summed(
+        &self,
+        kind: EntryKind,
+        epoch: u64,
+        buf: &mut BytesMut,
+        footer_at: u64,
+        body_crc: Option<u32>,
+    ) -> Result<Appended, AppendRefused> {
         let footer_fits = (ENTRY_HEADER_LEN as u64..=buf.len() as u64).contains(&footer_at);
         if buf.len() < ENTRY_HEADER_LEN || (footer_at != 0 && !footer_fits) {
             return Err(AppendRefused::Malformed);
         }
-        self.append_with(kind, epoch, |_| (std::mem::take(buf), footer_at))
+        self.append_with(kind, epoch, body_crc, |_| (std::mem::take(buf), footer_at))
     }
 
     fn append_with(
         &self,
         kind: EntryKind,
         epoch: u64,
+        body_crc: Option<u32>,
         build: impl FnOnce(u64) -> (BytesMut, u64),
     ) -> Result<Appended, AppendRefused> {
         let shared = &self.shared;
@@ -281,9 +295,9 @@ impl ChainWriter {
         };
         let (buf, footer_at) = build(slot);
         let put_id = shared.env.random_id();
-        let bytes = freeze(kind, &shared.name, slot, put_id, epoch, buf, footer_at);
-        let task = drive(shared.clone(), slot, put_id, bytes.clone());
-        shared.env.spawn("chain-put", task);
+        let frozen = freeze_summed(kind, &shared.name, slot, put_id, epoch, buf, footer_at, body_crc);
+        let bytes = frozen.bytes.clone();
+        dispatch(shared, slot, put_id, frozen);
         Ok(Appended { slot, put_id, bytes })
     }
 
@@ -308,6 +322,13 @@ impl ChainWriter {
     /// Ends the writing: nothing is retried or committed any more. What is on its way may still land.
     pub fn stop(&self) {
         self.shared.end(ChainEnd::Stopped);
+    }
+
+    /// As [`ChainWriter::stop`], for one that cannot go on.
+    pub fn fail(&self, what: &str) {
+        let slot = self.next_slot();
+        let what = what.to_owned();
+        self.shared.end(ChainEnd::Failed { slot, what });
     }
 
     /// Makes a checkpoint of all below `covers_below` (rule D1); the caller has uploaded the body at `body_key`,
@@ -347,7 +368,7 @@ impl ChainWriter {
         };
         let slot = loop {
             self.ready().await?;
-            let appended = self.append_with(EntryKind::Checkpoint, epoch, |slot| {
+            let appended = self.append_with(EntryKind::Checkpoint, epoch, None, |slot| {
                 named.entry_slot = slot;
                 let mut buf = entry.take().unwrap_or_default();
                 let footer_at = buf.len() as u64;
@@ -483,9 +504,32 @@ pub(super) fn freeze(
     slot: u64,
     put_id: [u8; 16],
     epoch: u64,
-    mut buf: BytesMut,
+    buf: BytesMut,
     footer_at: u64,
 ) -> Bytes {
+    freeze_summed(kind, name, slot, put_id, epoch, buf, footer_at, None).bytes
+}
+
+/// An entry as it is uploaded.
+#[derive(Clone)]
+pub(super) struct Frozen {
+    pub(super) bytes: Bytes,
+    /// CRC32C of all of it.
+    pub(super) crc: u32,
+}
+
+/// As [`freeze`]; `body_crc` is known already, or is computed.
+#[expect(clippy::too_many_arguments, reason = "the fields of the header")]
+fn freeze_summed(
+    kind: EntryKind,
+    name: &ChainName,
+    slot: u64,
+    put_id: [u8; 16],
+    epoch: u64,
+    mut buf: BytesMut,
+    footer_at: u64,
+    body_crc: Option<u32>,
+) -> Frozen {
     if buf.len() < ENTRY_HEADER_LEN {
         buf.resize(ENTRY_HEADER_LEN, 0);
     }
@@ -498,8 +542,17 @@ pub(super) fn freeze(
         epoch,
         body_len: body.len() as u64,
         footer_at,
-        body_crc: crc32c::crc32c(body),
+        body_crc: body_crc.unwrap_or_else(|| crc32c::crc32c(body)),
     };
+    debug_assert_eq!(
+        header.body_crc,
+        crc32c::crc32c(body),
+        "the CRC that the owner knows"
+    );
     front.copy_from_slice(&header.encode());
-    buf.freeze()
+    let crc = crate::crc::combine(crc32c::crc32c(front), header.body_crc, header.body_len);
+    Frozen {
+        bytes: buf.freeze(),
+        crc,
+    }
 }

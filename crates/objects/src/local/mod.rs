@@ -40,8 +40,9 @@ use object_store::{
 
 use crate::env::Env;
 use crate::error::{LocalFailure, LockError, OpenError};
+use crate::task::TaskKind;
 pub use cache_file::write_cache_file;
-use journal::{Journal, Opening};
+use journal::{Disk, Journal, Opening, SystemDisk};
 pub use lock::LockGuard;
 use read::read_error;
 use recycle::Recycled;
@@ -177,7 +178,7 @@ impl LocalStore {
             *slot = JournalSlot::Unread;
         }
         let (shared, env) = (self.shared.clone(), self.shared.env.clone());
-        self.shared.env.spawn("local-tmp", async move {
+        self.shared.env.spawn(TaskKind::LocalTmp, async move {
             env.blocking(move || {
                 shared.tend_journal();
                 shared.adopt_tmp();
@@ -213,6 +214,31 @@ impl LocalStore {
                 }
             })
             .await;
+    }
+
+    /// Puts a new object that is deleted before long. To be called where a call may block. `crc` is the body's.
+    pub(crate) fn put_brief(&self, key: &str, body: Bytes, crc: u32) -> Result<bool> {
+        let how = How::Create {
+            brief_at: Some(self.shared.env.now_ms()),
+        };
+        let put = self
+            .shared
+            .put(key, &PutPayload::from_bytes(body), Some(crc), how);
+        self.follow_put(how);
+        put.map_err(|failure| put_error(key, failure))
+    }
+
+    /// What a put leaves to be done soon.
+    fn follow_put(&self, how: How) {
+        if matches!(how, How::Create { brief_at: Some(_) }) {
+            write_down_soon(&self.shared, &self.shared.env);
+        }
+        if self.shared.journal_wants_tending() {
+            let (shared, env) = (self.shared.clone(), self.shared.env.clone());
+            self.shared.env.spawn(TaskKind::LocalJournal, async move {
+                env.blocking(move || shared.tend_journal()).await;
+            });
+        }
     }
 
     fn not_implemented(&self, operation: &str) -> Error {
@@ -261,11 +287,21 @@ impl Settle for LocalStore {
     }
 }
 
+fn put_error(key: &str, failure: LocalFailure) -> Error {
+    match failure {
+        LocalFailure::Io(error) if error.kind() == ErrorKind::PermissionDenied => Error::PermissionDenied {
+            path: key.to_owned(),
+            source: Box::new(error),
+        },
+        failure => failure.into(),
+    }
+}
+
 /// Lets the headers of the journal follow what has happened, once for all that happens until then.
 fn write_down_soon(shared: &Arc<Shared>, env: &Env) {
     if !shared.writing_down.swap(true, Ordering::Relaxed) {
         let (shared, later) = (shared.clone(), env.clone());
-        env.spawn("local-journal", async move {
+        env.spawn(TaskKind::LocalJournal, async move {
             tokio::time::sleep(WRITE_DOWN).await;
             later.blocking(move || shared.write_down()).await;
         });
@@ -287,37 +323,23 @@ impl ObjectStore for LocalStore {
         };
         let (shared, location) = (self.shared.clone(), location.clone());
         // Rule A2: the closure owns the payload until the system calls are over, whoever stops waiting.
-        let (result, brief) = self
+        let result = self
             .shared
             .env
-            .blocking(move || {
-                let result = match shared.put(&location, &payload, how) {
-                    Ok(true) => Ok(PutResult {
-                        e_tag: None,
-                        version: None,
-                        extensions: Default::default(),
-                    }),
-                    Ok(false) => Err(Error::AlreadyExists {
-                        path: location.to_string(),
-                        source: Box::new(io::Error::from(ErrorKind::AlreadyExists)),
-                    }),
-                    Err(LocalFailure::Io(error)) if error.kind() == ErrorKind::PermissionDenied => {
-                        Err(read_error(&location, error))
-                    }
-                    Err(failure) => Err(failure.into()),
-                };
-                (result, matches!(how, How::Create { brief_at: Some(_) }))
+            .blocking(move || match shared.put(location.as_ref(), &payload, None, how) {
+                Ok(true) => Ok(PutResult {
+                    e_tag: None,
+                    version: None,
+                    extensions: Default::default(),
+                }),
+                Ok(false) => Err(Error::AlreadyExists {
+                    path: location.to_string(),
+                    source: Box::new(io::Error::from(ErrorKind::AlreadyExists)),
+                }),
+                Err(failure) => Err(put_error(location.as_ref(), failure)),
             })
             .await;
-        if brief {
-            write_down_soon(&self.shared, &self.shared.env);
-        }
-        if self.shared.journal_wants_tending() {
-            let (shared, env) = (self.shared.clone(), self.shared.env.clone());
-            self.shared.env.spawn("local-journal", async move {
-                env.blocking(move || shared.tend_journal()).await;
-            });
-        }
+        self.follow_put(how);
         result
     }
 

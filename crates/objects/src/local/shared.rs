@@ -101,13 +101,15 @@ impl Shared {
             seed,
         };
         let dir = self.root.join(JOURNAL);
-        let opened = Journal::open(&dir, opening, is_object);
+        let disk: Arc<dyn Disk> = Arc::new(SystemDisk);
+        let opened = Journal::open(&dir, &disk, opening, is_object);
         let opened = match opened {
             // Copied here from elsewhere: this file system refuses direct I/O.
             Err(LocalFailure::Io(error)) if opening.direct && writes && write::is_refusal(&error) => {
                 self.buffered.store(true, Ordering::Relaxed);
                 Journal::open(
                     &dir,
+                    &disk,
                     Opening {
                         direct: false,
                         ..opening
@@ -131,6 +133,14 @@ impl Shared {
         self.journal()
     }
 
+    /// What nobody waits for can fail in an fsync too, and that ends the incarnation (rule S2).
+    fn note(&self, failure: &LocalFailure) {
+        if let LocalFailure::Fsync(_) = failure {
+            let what = format!("journal of {}: {failure}", self.root.display());
+            self.env.fail(crate::task::Failure::Fsync { what });
+        }
+    }
+
     /// Makes a file for the journal, or empties one.
     pub(super) fn tend_journal(&self) {
         let Some(_held) = self.held().filter(|_| !self.is_buffered()) else {
@@ -140,6 +150,7 @@ impl Shared {
             .journal()
             .and_then(|journal| journal.tend(self.env.now_ms(), |key, bytes| self.give_file(key, bytes)));
         if let Err(failure) = tended {
+            self.note(&failure);
             // Puts go the longer way then, and say what is wrong if that is closed too.
             tracing::debug!(%failure, "no file for the journal");
         }
@@ -156,17 +167,18 @@ impl Shared {
     /// Puts an object. `Ok(false)`: there is one already, and `if_absent`.
     pub(super) fn put(
         &self,
-        location: &Path,
+        key: &str,
         payload: &PutPayload,
+        crc: Option<u32>,
         how: How,
     ) -> std::result::Result<bool, LocalFailure> {
         // Nobody else may take the directory over while this writes, though its own guard be gone.
         let held = self.held();
-        let path = self.file(location);
+        let path = self.root.join(key);
         let journal = self.journal_now()?;
         let claim = match how {
-            How::Overwrite => journal.hold(location.as_ref()),
-            How::Create { .. } => match journal.claim(location.as_ref()) {
+            How::Overwrite => journal.hold(key),
+            How::Create { .. } => match journal.claim(key) {
                 Some(claim) => claim,
                 None => return Ok(false),
             },
@@ -180,7 +192,7 @@ impl Shared {
             if is_there(&path)? {
                 return Ok(false);
             }
-            if journal.put(&claim, payload, now_ms)? {
+            if journal.put(&claim, payload, crc, now_ms)? {
                 return Ok(true);
             }
         }
@@ -212,6 +224,7 @@ impl Shared {
         if let (Some(_held), Ok(journal)) = (self.held(), self.journal())
             && let Err(error) = journal.write_headers()
         {
+            self.note(&error);
             // What comes back after a crash is deleted again, and the next time tells all.
             tracing::warn!(root = %self.root.display(), %error, "what happened in the journal could not be written down");
         }

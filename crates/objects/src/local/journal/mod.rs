@@ -11,26 +11,34 @@
 //!   once the `fdatasync` that followed its write has.
 //! - A deleted object's bit is set in the file's header. That is written soon, not at once: a crash may bring
 //!   the object back, as a power cut may bring a file back.
-//! - A file is written again, from its front, when all its objects are deleted: a new generation, whose header is
-//!   written before the first record. That record's `fdatasync` makes both durable.
+//! - A file is written again, from its front, when all its objects are deleted and its header, durably, says so: a new
+//!   generation. No record of it is synced before its header is written, so that one `fdatasync` makes both durable.
+//! - Syncs of a file come one after another, and one serves all puts that had written before it began. After one that
+//!   failed no put in that file succeeds, and unless the disk is only full, none in the journal.
+//! - A start first marks what a crash cut off, and makes the marks durable; only then does a header say that all puts
+//!   before the start are over. A start that is cut off leaves what the next one reads in the same way.
 //! - Of two records of a key the later is the object: the other's put failed. A file of that name goes before both.
 //! - A header says which puts were over when it was written, some times a second; and at most [`WINDOW`] are in flight,
 //!   counted from the oldest. A record further back that is not whole was damaged, and is not what a crash cut off. Its
 //!   object stays, damaged. Damage to its header does not hide it, since the next record names it, and numbers have no
 //!   gaps: where more is lost, the start is refused.
 
+mod disk;
 mod file;
 mod record;
 mod scan;
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod simulation;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,12 +46,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::PutPayload;
-use rustix::fs::fdatasync;
 
 use super::aligned::BLOCK;
-use super::write::{fsync_dir, sync_failure};
 use crate::error::LocalFailure;
-use file::{HeaderOnDisk, JournalFile, open_for_writes, write_record};
+use disk::DiskFile;
+pub(super) use disk::{Disk, SystemDisk};
+use file::{JournalFile, OnDisk, write_record};
 use record::{Dead, FILE_BLOCKS, FileHeader, MAX_KEY, Record, RecordHeader};
 
 /// A larger object gets a file of its own: its name is little beside its bytes.
@@ -63,6 +71,7 @@ const GROW_AGAIN: Duration = Duration::from_secs(10);
 /// The journal of a directory.
 pub(super) struct Journal {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     writes: bool,
     state: Mutex<State>,
     /// A claim is over.
@@ -92,13 +101,18 @@ struct State {
     /// The fewest files that were empty since the last release.
     spare: usize,
     closed: bool,
+    /// An fsync failed: what the disk holds is not known, and nothing is written any more.
+    fsync_failed: Option<String>,
 }
 
 /// The space of a record.
 struct Place {
     file_number: u32,
-    file: Arc<File>,
-    reads: Arc<File>,
+    file: Arc<dyn DiskFile>,
+    reads: Arc<dyn DiskFile>,
+    disk: Arc<OnDisk>,
+    /// The header of the generation, with its change, where it is not written yet.
+    begins: Option<(u64, FileHeader)>,
     header: RecordHeader,
 }
 
@@ -109,7 +123,7 @@ pub(super) struct Found {
     block: u32,
     number: u64,
     generation: u64,
-    reads: Arc<File>,
+    reads: Arc<dyn DiskFile>,
     /// Length in bytes.
     pub(super) length: u64,
     /// When it was put, Unix milliseconds.
@@ -141,7 +155,7 @@ pub(super) struct Opening {
 }
 
 impl Found {
-    fn new(file: u32, generation: u64, reads: &Arc<File>, record: &Record) -> Self {
+    fn new(file: u32, generation: u64, reads: &Arc<dyn DiskFile>, record: &Record) -> Self {
         Self {
             file,
             block: record.block,
@@ -158,10 +172,11 @@ impl Journal {
     /// Reads the journal of a directory. `is_object` tells whether a file has a key already; that file is then durable.
     pub(super) fn open(
         dir: &Path,
+        disk: &Arc<dyn Disk>,
         how: Opening,
         is_object: impl Fn(&str) -> Result<bool, LocalFailure>,
     ) -> Result<Self, LocalFailure> {
-        let found = scan::scan(dir, how.writes, is_object)?;
+        let found = scan::scan(dir, &**disk, how.writes, is_object)?;
         let mut state = State {
             next_number: found.next_number,
             next_generation: found.next_generation,
@@ -171,7 +186,7 @@ impl Journal {
         };
         for (number, scanned) in found.files {
             let writes = match how.writes {
-                true => Some(open_for_writes(&scanned.path, how.direct)?),
+                true => Some(disk.open_for_writes(&scanned.path, how.direct)?),
                 false => None,
             };
             let mut file = JournalFile::new(scanned.path, scanned.reads, writes, scanned.header);
@@ -186,13 +201,14 @@ impl Journal {
         }
         let journal = Self {
             dir: dir.to_owned(),
+            disk: Arc::clone(disk),
             writes: how.writes,
             state: Mutex::new(state),
             resolved: Condvar::new(),
             wants_file: AtomicBool::new(false),
         };
         if how.writes {
-            tend::clear_unfinished(dir);
+            tend::clear_unfinished(dir, &**disk);
             journal.settle_all()?;
         }
         Ok(journal)
@@ -207,25 +223,22 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes durable what was found at the start, and what was made of it: later starts rely on both.
+    /// Makes durable what was found at the start, and the marks of what is no object: later starts rely on both. Only
+    /// then may a header say that all earlier puts are over.
     fn settle_all(&self) -> Result<(), LocalFailure> {
-        let files: Vec<Arc<File>> = {
-            let state = self.lock();
-            let relied_on = state
-                .files
-                .values()
-                .filter(|file| file.live > 0 || file.changes > 0);
-            relied_on.filter_map(|file| file.writes.clone()).collect()
-        };
-        self.write_headers()?;
-        for file in &files {
-            fdatasync(&**file).map_err(|errno| LocalFailure::Fsync(errno.into()))?;
-        }
+        self.write_changed(None)?;
+        self.sync_files(|_, _| true)?;
         // The names of the files, too: an earlier process may have died before that.
-        match self.dir.exists() {
-            true => fsync_dir(&self.dir),
-            false => Ok(()),
+        {
+            let mut state = self.lock();
+            let settled = state.settled();
+            let Some(latest) = state.files.values_mut().max_by_key(|file| file.header.generation) else {
+                return Ok(());
+            };
+            latest.changes += u64::from(latest.header.settled < settled);
         }
+        self.disk.sync_dir(&self.dir).map_err(LocalFailure::Fsync)?;
+        self.write_headers()
     }
 
     /// Claims a key for a put-if-absent, also of a file. `None`: there is such an object here.
@@ -254,16 +267,18 @@ impl Journal {
         &self,
         claim: &Claim<'_>,
         payload: &PutPayload,
+        crc: Option<u32>,
         now_ms: i64,
     ) -> Result<bool, LocalFailure> {
         let length = payload.content_length();
         if length > MAX_OBJECT || claim.key.len() > MAX_KEY || !self.writes {
             return Ok(false);
         }
-        let mut crc = 0;
-        for chunk in payload.iter() {
-            crc = crc32c::crc32c_append(crc, chunk);
-        }
+        let summed = || {
+            let chunks = payload.iter();
+            chunks.fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk))
+        };
+        let crc = crc.unwrap_or_else(summed);
         let record = Record {
             number: 0,
             modified_ms: now_ms,
@@ -275,10 +290,7 @@ impl Journal {
         let Some(place) = self.reserve(record)? else {
             return Ok(false);
         };
-        let written = write_record(&place.file, &place.header, payload)
-            .map_err(LocalFailure::from)
-            // An EIO here is said only once: never tried again.
-            .and_then(|()| fdatasync(&*place.file).map_err(|errno| sync_failure(errno.into())));
+        let written = self.write(&place, payload);
         match self.finish(&place, written) {
             // The file has holes, or is copied on write: an own file may find room yet.
             Err(LocalFailure::Full(_)) => Ok(false),
@@ -286,11 +298,23 @@ impl Journal {
         }
     }
 
+    /// Writes a record, and before it the header of its generation, and makes both durable.
+    fn write(&self, place: &Place, payload: &PutPayload) -> Result<(), LocalFailure> {
+        if let Some((changes, header)) = &place.begins {
+            place.disk.write(&*place.file, *changes, header)?;
+        }
+        write_record(&*place.file, &place.header, payload)?;
+        place.disk.sync(&*place.file)
+    }
+
     /// Takes the space of a record, and its number.
     fn reserve(&self, mut record: Record) -> Result<Option<Place>, LocalFailure> {
         let blocks = record.blocks();
         let mut state = self.lock();
         let state = &mut *state;
+        if let Some(what) = &state.fsync_failed {
+            return Err(LocalFailure::Fsync(io::Error::other(what.clone())));
+        }
         if state.closed || state.next_number - state.settled() >= WINDOW {
             return Ok(None);
         }
@@ -300,7 +324,7 @@ impl Journal {
             .filter(|number| state.files.get(number).is_some_and(fits));
         let active = match active {
             Some(number) => number,
-            None => match state.begin_file()? {
+            None => match state.begin_file() {
                 Some(number) => number,
                 None => {
                     self.wants_file.store(true, Ordering::Relaxed);
@@ -317,6 +341,8 @@ impl Journal {
         };
         (record.number, record.block) = (state.next_number, file.next);
         let generation = file.header.generation;
+        let unwritten = file.disk.changes.load(Ordering::Acquire) < file.begun;
+        let begins = unwritten.then(|| (file.changes, file.header.clone()));
         let before = state.last.replace((generation, record.clone()));
         file.next += blocks;
         file.in_flight += 1;
@@ -329,6 +355,8 @@ impl Journal {
             file_number: active,
             file: writes,
             reads: file.reads.clone(),
+            disk: file.disk.clone(),
+            begins,
             header: RecordHeader {
                 tag: file.header.tag,
                 generation,
@@ -344,18 +372,16 @@ impl Journal {
         let record = &place.header.this;
         let mut state = self.lock();
         if let Err(failure) = written {
+            // A start may find the object: the outcome of a failed put is open. It stays in flight for ever, so that no
+            // header says that it is over, and its file is never written from the front again.
+            state.closed = true;
+            if let LocalFailure::Fsync(error) = &failure {
+                state.fsync_failed.get_or_insert_with(|| error.to_string());
+            }
             if let Some(file) = state.files.get_mut(&place.file_number) {
                 file.failed = true;
                 file.header.dead.add(record.block);
                 file.changes += 1;
-            }
-            drop(state);
-            // If this fails too, a start may find the object: the outcome of a failed put is open.
-            let _ = self.write_headers();
-            let mut state = self.lock();
-            state.in_flight.remove(&record.number);
-            if let Some(file) = state.files.get_mut(&place.file_number) {
-                file.in_flight -= 1;
             }
             return Err(failure);
         }
@@ -379,7 +405,7 @@ impl Journal {
     pub(super) fn read(&self, key: &str, found: &Found, range: Range<u64>) -> io::Result<Option<Bytes>> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         let begin = (u64::from(found.block) + 1) * BLOCK as u64;
-        let outcome = found.reads.read_exact_at(&mut bytes, begin + range.start);
+        let outcome = found.reads.read_at(&mut bytes, begin + range.start);
         // Only after an object is deleted is its file written again.
         if !self.is_there(key, found)? {
             return Ok(None);
@@ -392,7 +418,7 @@ impl Journal {
             return Ok(self.find(key).is_some_and(|now| now.number == found.number));
         }
         let mut block = vec![0; BLOCK];
-        found.reads.read_exact_at(&mut block, 0)?;
+        found.reads.read_at(&mut block, 0)?;
         let header = FileHeader::decode(&block);
         Ok(header.is_ok_and(|header| header.generation == found.generation))
     }
@@ -425,44 +451,90 @@ impl Journal {
             let Some(found) = state.index.get(key) else {
                 return Ok(false);
             };
-            state.files.get(&found.file).map(|file| match &file.writes {
-                Some(writes) => writes.clone(),
-                None => file.reads.clone(),
+            state.files.get(&found.file).map(|file| {
+                let handle = file.writes.as_ref().unwrap_or(&file.reads);
+                (handle.clone(), file.disk.clone())
             })
         };
-        if let Some(file) = file {
-            fdatasync(&*file).map_err(|errno| LocalFailure::Fsync(errno.into()))?;
+        if let Some((file, disk)) = file {
+            disk.sync(&*file)?;
         }
         Ok(true)
     }
 
-    /// Writes the headers of files whose objects were deleted since, and in the active one's which puts are over.
-    pub(super) fn write_headers(&self) -> io::Result<()> {
+    /// Writes the headers of files whose objects were deleted since, and in the active one's which puts are over; and
+    /// makes those durable whose files can be used again then.
+    pub(super) fn write_headers(&self) -> Result<(), LocalFailure> {
+        let settled = self.lock().settled();
+        self.write_changed(Some(settled))?;
+        self.sync_changed()
+    }
+
+    /// Writes the headers that have changed; with `settled`, they also say which puts are over.
+    fn write_changed(&self, settled: Option<u64>) -> Result<(), LocalFailure> {
         let changed: Vec<_> = {
             let mut state = self.lock();
-            let (active, settled) = (state.active, state.settled());
+            if let Some(what) = &state.fsync_failed {
+                return Err(LocalFailure::Fsync(io::Error::other(what.clone())));
+            }
+            let active = state.active;
             let mut changed = Vec::new();
             for (number, file) in &mut state.files {
-                if active == Some(*number) && file.header.settled < settled {
+                let is_active = active == Some(*number);
+                if let Some(settled) = settled
+                    && is_active
+                    && file.header.settled < settled
+                {
                     file.changes += 1;
                 }
-                if file.changes > file.disk.changes.load(Ordering::Relaxed) {
-                    if file.is_free() && active != Some(*number) {
-                        file.header.end = 1;
-                    }
-                    file.header.settled = settled;
-                    let writes = file.writes.clone();
-                    changed.extend(
-                        writes.map(|writes| (writes, file.disk.clone(), file.changes, file.header.clone())),
-                    );
+                if file.changes <= file.disk.changes.load(Ordering::Acquire) {
+                    continue;
                 }
+                if file.is_free() && !is_active {
+                    file.header.end = 1;
+                }
+                file.header.settled = file.header.settled.max(settled.unwrap_or(0));
+                let writes = file.writes.clone();
+                let change = |writes| (writes, file.disk.clone(), file.changes, file.header.clone());
+                changed.extend(writes.map(change));
             }
             changed
         };
-        let write = |(file, disk, changes, header): (Arc<File>, Arc<HeaderOnDisk>, u64, FileHeader)| {
-            disk.write(&file, changes, &header)
+        let mut outcome = Ok(());
+        for (file, disk, changes, header) in changed {
+            if let Err(error) = disk.write(&*file, changes, &header) {
+                outcome = Err(error.into());
+            }
+        }
+        outcome
+    }
+
+    /// Makes the headers of files durable that hold no object any more.
+    fn sync_changed(&self) -> Result<(), LocalFailure> {
+        self.sync_files(|file, is_active| !is_active && file.is_free() && !file.is_spare())
+    }
+
+    fn sync_files(&self, which: impl Fn(&JournalFile, bool) -> bool) -> Result<(), LocalFailure> {
+        let files: Vec<_> = {
+            let state = self.lock();
+            let chosen = state
+                .files
+                .iter()
+                .filter(|(number, file)| which(file, state.active == Some(**number)));
+            chosen
+                .filter_map(|(_, file)| Some((file.writes.clone()?, file.disk.clone())))
+                .collect()
         };
-        changed.into_iter().map(write).fold(Ok(()), io::Result::and)
+        for (file, disk) in files {
+            if let Err(failure) = disk.sync(&*file) {
+                if let LocalFailure::Fsync(error) = &failure {
+                    let mut state = self.lock();
+                    state.fsync_failed.get_or_insert_with(|| error.to_string());
+                }
+                return Err(failure);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -474,20 +546,16 @@ impl State {
 
     /// Files that could be begun again, beside the active one.
     fn spares(&self) -> impl Iterator<Item = u32> + '_ {
-        let spare = |(number, file): &(&u32, &JournalFile)| self.active != Some(**number) && file.is_free();
+        let spare = |(number, file): &(&u32, &JournalFile)| self.active != Some(**number) && file.is_spare();
         self.files.iter().filter(spare).map(|(number, _)| *number)
     }
 
-    /// Begins a new generation in an empty file, and makes it the active one. `None`: none is empty.
-    fn begin_file(&mut self) -> io::Result<Option<u32>> {
+    /// Begins a new generation in a spare file, and makes it the active one. `None`: there is no spare. Its header is
+    /// written by whoever puts the first record.
+    fn begin_file(&mut self) -> Option<u32> {
         self.active = None;
         let settled = self.settled();
-        let Some((number, file)) = self.files.iter_mut().find(|(_, file)| file.is_free()) else {
-            return Ok(None);
-        };
-        let Some(writes) = &file.writes else {
-            return Ok(None);
-        };
+        let (number, file) = self.files.iter_mut().find(|(_, file)| file.is_spare())?;
         let mut tag = self.seed;
         let drawn = tag.iter_mut().zip(self.next_generation.to_be_bytes());
         drawn.for_each(|(byte, by)| *byte ^= by);
@@ -501,15 +569,12 @@ impl State {
             before: self.last.clone(),
         };
         file.changes += 1;
+        file.begun = file.changes;
         self.next_generation += 1;
-        if let Err(error) = file.disk.write(writes, file.changes, &file.header) {
-            file.failed = true;
-            return Err(error);
-        }
         file.next = 1;
         let number = *number;
         self.active = Some(number);
         self.spare = self.spare.min(self.spares().count());
-        Ok(Some(number))
+        Some(number)
     }
 }

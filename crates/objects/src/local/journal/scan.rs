@@ -5,13 +5,13 @@
 //! whether there were more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::aligned::BLOCK;
 use super::WINDOW;
+use super::disk::{Disk, DiskFile};
 use super::record::{Dead, FILE_BLOCKS, FileHeader, Record, RecordHeader, Unknown};
 use crate::error::LocalFailure;
 
@@ -21,7 +21,7 @@ const STRETCH: usize = 16 * BLOCK;
 /// A file of the journal, and the objects in it.
 pub(super) struct Scanned {
     pub(super) path: PathBuf,
-    pub(super) reads: File,
+    pub(super) reads: Arc<dyn DiskFile>,
     pub(super) header: FileHeader,
     pub(super) live: Vec<Record>,
     /// The header on the disk says something else than `header`.
@@ -39,12 +39,13 @@ pub(super) struct Scan {
 /// nobody writes meanwhile, and what cannot be made out is an error.
 pub(super) fn scan(
     dir: &Path,
+    disk: &dyn Disk,
     strict: bool,
     is_object: impl Fn(&str) -> Result<bool, LocalFailure>,
 ) -> Result<Scan, LocalFailure> {
     let mut files = BTreeMap::new();
-    for (number, path) in numbered(dir)? {
-        let reads = match File::open(&path) {
+    for (number, path) in numbered(dir, disk)? {
+        let reads = match disk.open(&path) {
             Ok(reads) => reads,
             // The broker that writes it has let go of it meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -91,20 +92,10 @@ pub(super) fn scan(
     })
 }
 
-fn numbered(dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            files.push((number, entry.path()));
-        }
-    }
-    Ok(files)
+fn numbered(dir: &Path, disk: &dyn Disk) -> io::Result<Vec<(u32, PathBuf)>> {
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+    let names = disk.names(dir)?.into_iter();
+    Ok(names.filter_map(|path| Some((number(&path)?, path))).collect())
 }
 
 /// A record as the walk met it, or as the one after it tells of it.
@@ -116,7 +107,7 @@ struct Met {
 /// A file as it was read: its header if that could be read, and what follows.
 struct Walked {
     path: PathBuf,
-    reads: File,
+    reads: Arc<dyn DiskFile>,
     header: Option<FileHeader>,
     tag: [u8; 16],
     generation: u64,
@@ -130,8 +121,8 @@ struct Walked {
 
 impl Walked {
     /// `None`: it holds nothing and never did.
-    fn read(path: PathBuf, reads: File) -> Result<Option<Self>, LocalFailure> {
-        let mut blocks = Blocks::new(&reads);
+    fn read(path: PathBuf, reads: Arc<dyn DiskFile>) -> Result<Option<Self>, LocalFailure> {
+        let mut blocks = Blocks::new(&*reads);
         let header = match blocks.get(0).map(FileHeader::decode) {
             Some(Ok(header)) => Some(header),
             Some(Err(Unknown::Newer(version))) => {
@@ -140,7 +131,7 @@ impl Walked {
                     path.display()
                 )));
             }
-            None if reads.metadata()?.len() == 0 => return Ok(None),
+            None if reads.length()? == 0 => return Ok(None),
             Some(Err(Unknown::Other)) | None => {
                 tracing::warn!(file = %path.display(), "the header of a file of the journal cannot be read");
                 None
@@ -163,11 +154,8 @@ impl Walked {
 
     fn walk(&mut self) {
         let end = self.header.as_ref().map_or(FILE_BLOCKS, |header| header.end);
-        let reads = match self.reads.try_clone() {
-            Ok(reads) => reads,
-            Err(_) => return,
-        };
-        let mut blocks = Blocks::new(&reads);
+        let reads = Arc::clone(&self.reads);
+        let mut blocks = Blocks::new(&*reads);
         let mut at = 1;
         while at < end {
             let header = blocks.get(at).and_then(RecordHeader::decode);
@@ -269,7 +257,7 @@ impl Walked {
                 return true;
             }
             let mut body = vec![0; record.length as usize];
-            let read = reads.read_exact_at(&mut body, (u64::from(record.block) + 1) * BLOCK as u64);
+            let read = reads.read_at(&mut body, (u64::from(record.block) + 1) * BLOCK as u64);
             let whole = !met.told && read.is_ok() && crc32c::crc32c(&body) == record.crc;
             if !whole {
                 torn.insert(record.block);
@@ -303,7 +291,8 @@ impl Walked {
             tag: self.tag,
             generation: self.generation,
             first: self.header.as_ref().map_or(next_number, |header| header.first),
-            settled: next_number,
+            // Raised once all that this start makes of the files is durable.
+            settled: self.settled(),
             end: if live.is_empty() { 1 } else { FILE_BLOCKS },
             dead,
             before: self.before(),
@@ -320,14 +309,14 @@ impl Walked {
 
 /// Blocks of a file, read a stretch at a time. One that cannot be read is none.
 struct Blocks<'a> {
-    file: &'a File,
+    file: &'a dyn DiskFile,
     stretch: Vec<u8>,
     first: u32,
     count: u32,
 }
 
 impl<'a> Blocks<'a> {
-    fn new(file: &'a File) -> Self {
+    fn new(file: &'a dyn DiskFile) -> Self {
         Self {
             file,
             stretch: vec![0; STRETCH],
@@ -340,8 +329,8 @@ impl<'a> Blocks<'a> {
         if !(self.first..self.first + self.count).contains(&block) {
             let at = u64::from(block) * BLOCK as u64;
             // At the end of the file, and where a sector cannot be read, block by block.
-            let whole = self.file.read_exact_at(&mut self.stretch, at).is_ok();
-            let read = whole || self.file.read_exact_at(&mut self.stretch[..BLOCK], at).is_ok();
+            let whole = self.file.read_at(&mut self.stretch, at).is_ok();
+            let read = whole || self.file.read_at(&mut self.stretch[..BLOCK], at).is_ok();
             self.first = block;
             self.count = match (whole, read) {
                 (true, _) => (STRETCH / BLOCK) as u32,

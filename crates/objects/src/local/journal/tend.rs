@@ -1,12 +1,7 @@
 //! What is done beside the puts: making files before they are needed, emptying those with remnants, giving back space.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-
-use rustix::fs::OFlags;
-
 use super::super::aligned::Aligned;
-use super::super::write::fsync_dir;
+use super::super::write::sync_failure;
 use super::record::FILE_BYTES;
 use super::*;
 
@@ -14,15 +9,11 @@ use super::*;
 const UNFINISHED: &str = "new";
 
 /// Removes what an earlier process did not finish.
-pub(super) fn clear_unfinished(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry
-            .path()
-            .extension()
-            .is_some_and(|extension| extension == UNFINISHED)
-        {
+pub(super) fn clear_unfinished(dir: &Path, disk: &dyn Disk) {
+    for path in disk.names(dir).unwrap_or_default() {
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
             // What stays is only litter.
-            let _ = fs::remove_file(entry.path());
+            let _ = disk.remove(&path);
         }
     }
 }
@@ -72,22 +63,23 @@ impl Journal {
 
     /// A file whose blocks are all written, and durable as such: later writes change nothing of the file system's own.
     fn make_file(&self, number: u32, first: bool) -> Result<JournalFile, LocalFailure> {
-        fs::create_dir_all(&self.dir)?;
+        self.disk.create_dir(&self.dir)?;
         if let (true, Some(root)) = (first, self.dir.parent()) {
-            fsync_dir(root)?;
+            self.disk.sync_dir(root).map_err(LocalFailure::Fsync)?;
         }
         let path = self.dir.join(format!("{number:04}"));
         let unfinished = path.with_extension(UNFINISHED);
         let made = self.fill(&unfinished).and_then(|header| {
-            fs::rename(&unfinished, &path)?;
-            fsync_dir(&self.dir)?;
+            self.disk.rename(&unfinished, &path)?;
+            self.disk.sync_dir(&self.dir).map_err(LocalFailure::Fsync)?;
             Ok(header)
         });
         let header = made.inspect_err(|_| {
             // What stays is only litter.
-            let _ = fs::remove_file(&unfinished);
+            let _ = self.disk.remove(&unfinished);
         })?;
-        let (reads, writes) = (File::open(&path)?, open_for_writes(&path, true)?);
+        let reads = self.disk.open(&path)?;
+        let writes = self.disk.open_for_writes(&path, true)?;
         Ok(JournalFile::new(path, reads, Some(writes), header))
     }
 
@@ -101,18 +93,14 @@ impl Journal {
             dead: Dead::none(),
             before: None,
         };
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(OFlags::DIRECT.bits() as i32)
-            .open(path)?;
+        let file = self.disk.create(path)?;
         let mut zeros = Aligned::new(FILE_BYTES as usize / 8);
         for part in 0..8 {
-            file.write_all_at(zeros.as_mut(), part * FILE_BYTES / 8)?;
+            file.write_at(&[zeros.as_mut()], part * FILE_BYTES / 8)?;
         }
-        file.write_all_at(header.encode().as_mut(), 0)?;
-        file.sync_all().map_err(LocalFailure::Fsync)?;
+        file.write_at(&[header.encode().as_mut()], 0)?;
+        // Nothing rests on this file yet: where there is no room for it, there is none.
+        file.sync_all().map_err(sync_failure)?;
         Ok(header)
     }
 
@@ -181,26 +169,44 @@ impl Journal {
         }
         self.empty(|_| true, give_file)?;
         // Nothing is in flight any more, or it keeps its file.
-        let mut state = self.lock();
-        state
-            .files
-            .retain(|_, file| !file.is_free() || fs::remove_file(&file.path).is_err());
+        let spares: Vec<u32> = self.lock().spares().collect();
+        self.remove(spares);
         Ok(())
     }
 
-    /// Removes the files that were not wanted since the last call, but for one.
+    /// Removes the files that were not wanted since the last call, but for the one of the latest generation: numbers
+    /// and generations go on from there.
     pub(in crate::local) fn release(&self) {
-        let mut state = self.lock();
-        let free: Vec<u32> = state.spares().collect();
-        let excess = state
-            .spare
-            .min(free.len())
-            .min(state.files.len().saturating_sub(1));
-        for number in free.iter().rev().take(excess) {
-            if let Some(file) = state.files.remove(number) {
-                let _ = fs::remove_file(file.path);
+        let excess = {
+            let mut state = self.lock();
+            let latest = state
+                .files
+                .iter()
+                .max_by_key(|(_, file)| file.header.generation)
+                .map(|(number, _)| *number);
+            let free: Vec<u32> = state.spares().collect();
+            let wanted = free.len() - state.spare.min(free.len());
+            state.spare = wanted;
+            free.into_iter()
+                .filter(|number| Some(*number) != latest)
+                .skip(wanted)
+                .collect()
+        };
+        self.remove(excess);
+    }
+
+    fn remove(&self, numbers: Vec<u32>) {
+        for number in numbers {
+            let file = {
+                let mut state = self.lock();
+                // It may have been begun meanwhile.
+                let is_spare = state.spares().any(|spare| spare == number);
+                is_spare.then(|| state.files.remove(&number)).flatten()
+            };
+            if let Some(file) = file {
+                // What stays is read by the next start, which finds nothing in it.
+                let _ = self.disk.remove(&file.path);
             }
         }
-        state.spare = free.len() - excess;
     }
 }

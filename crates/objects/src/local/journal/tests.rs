@@ -391,6 +391,7 @@ async fn who_lost_the_lock_reads_nothing_wrong_and_deletes_nothing() {
     two.bucket.delete("a/2", WHY).await.unwrap();
     // The file is empty, and begun again.
     two.journal().lock().active = None;
+    two.journal().write_headers().unwrap();
     two.put("b/1", body(3, 5000)).await;
     assert_eq!(one.get("a/1").await, None);
     assert_eq!(one.get("b/1").await, Some(body(3, 5000)));
