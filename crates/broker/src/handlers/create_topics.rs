@@ -162,6 +162,11 @@ fn check(
         Told::new(ErrorCode::InvalidTopic, what)
     })?;
     let (partitions, replication_factor) = layout(cx, config, topic)?;
+    if let Some(entry) = topic.configs.iter().find(|entry| entry.value.is_none()) {
+        // Kafka has another code for this where configs are altered.
+        let what = format!("Null value not supported for topic configs: {}", entry.name);
+        return Err(Told::new(ErrorCode::InvalidConfig, what));
+    }
     let configs = topic
         .configs
         .iter()
