@@ -156,6 +156,9 @@ pub enum GroupResponse {
     Heartbeat(HeartbeatResponse),
     LeaveGroup(LeaveGroupResponse),
     OffsetCommit(OffsetCommitResponse),
+    /// An OffsetCommit that asked for what is stored already, and so wrote nothing. No commit of a record proves then
+    /// that this coordinator still leads: the owner has to make sure of it before the answer leaves.
+    OffsetCommitUnchanged(OffsetCommitResponse),
     OffsetFetch(OffsetFetchResponseGroup),
     OffsetDelete(OffsetDeleteResponse),
     DescribeGroup(classic_describe::DescribedGroup),

@@ -4,7 +4,9 @@
 
 mod common;
 
-use drumlin_coordinator::{ErrorCode, GroupConfig, GroupRequest, GroupResponse, Shard, SnapshotError};
+use drumlin_coordinator::{
+    Caller, ErrorCode, GroupConfig, GroupRequest, GroupResponse, Shard, SnapshotError,
+};
 use drumlin_wire::messages::consumer_group_heartbeat_request::ConsumerGroupHeartbeatRequest;
 use drumlin_wire::messages::offset_commit_request::OffsetCommitRequest;
 use drumlin_wire::messages::offset_delete_request::{
@@ -409,6 +411,141 @@ fn a_commit_can_have_its_own_retention() {
     world.pass(700_000);
     assert_eq!(world.committed("g", "a", 0), -1);
     assert_eq!(world.committed("g", "b", 0), 1);
+}
+
+/// Records that a commit of this to partition 0 of topic `a` in group `g` writes; it must be accepted.
+fn written(world: &mut World, change: impl FnOnce(&mut OffsetCommitRequest)) -> usize {
+    let mut request = commit("g", "", -1, ("a", 0), 5);
+    change(&mut request);
+    let before = world.log.len();
+    assert_eq!(world.commit(request), NONE);
+    world.log.len() - before
+}
+
+#[test]
+fn a_commit_that_changes_nothing_writes_nothing() {
+    let mut world = World::new(GroupConfig::default());
+    let same = |_: &mut OffsetCommitRequest| {};
+    assert_eq!(written(&mut world, same), 1);
+    for _ in 0..5 {
+        world.pass(5_000);
+        assert_eq!(written(&mut world, same), 0);
+    }
+    let commits = world.shard.counters().commits;
+    assert_eq!(commits, 6, "it counts as a commit all the same");
+    // Where it was read is of no account: another coordinator knows it too.
+    world.move_away();
+    assert_eq!(written(&mut world, same), 0);
+
+    // Whatever a client can see is written.
+    let changes: [fn(&mut OffsetCommitRequest); 4] = [
+        |r| r.topics[0].partitions[0].committed_offset = 4,
+        |r| r.topics[0].partitions[0].committed_leader_epoch = 7,
+        |r| r.topics[0].partitions[0].committed_metadata = Some("note".into()),
+        |r| r.retention_time_ms = 1_000_000,
+    ];
+    for change in changes {
+        assert_eq!(written(&mut world, change), 1);
+        assert_eq!(written(&mut world, same), 1, "and back");
+        assert_eq!(written(&mut world, same), 0);
+    }
+    // A topic of the same name is another topic, and what was deleted is not there.
+    world.topics.delete("a");
+    world.topics.create("a", 1);
+    assert_eq!(written(&mut world, same), 1);
+    assert_eq!(offset_delete(&mut world, "g", "a"), (NONE, NONE));
+    assert_eq!(written(&mut world, same), 1);
+    // One partition of two has moved on: the other is not written.
+    let two = |r: &mut OffsetCommitRequest| {
+        let mut other = r.topics[0].clone();
+        other.name = "b".into();
+        r.topics.push(other);
+    };
+    assert_eq!(written(&mut world, two), 1);
+}
+
+#[test]
+fn an_unchanged_commit_still_needs_the_right_to_commit() {
+    let mut world = World::new(GroupConfig::default());
+    let id = consumer(&mut world, "g");
+    let at = ("a", 0);
+    assert_eq!(world.commit(commit("g", &id, 1, at, 1)), NONE);
+    assert_eq!(
+        world.commit(commit("g", &id, 0, at, 1)),
+        ErrorCode::IllegalGeneration.code()
+    );
+    assert_eq!(
+        world.commit(commit("g", "", -1, at, 1)),
+        ErrorCode::UnknownMemberId.code()
+    );
+    // It keeps the session alive, as any commit does.
+    for _ in 0..20 {
+        world.pass(5_000);
+        assert_eq!(world.commit(commit("g", &id, 1, at, 1)), NONE);
+    }
+    assert_eq!(world.heartbeat("g", &id, 1), NONE);
+}
+
+#[test]
+fn an_answer_without_a_record_waits_for_the_first_copy() {
+    let mut world = World::new(GroupConfig::default());
+    let token = world.ask(GroupRequest::OffsetCommit(commit("g", "", -1, ("a", 0), 5)));
+    assert!(matches!(
+        world.answers.remove(&token),
+        Some(GroupResponse::OffsetCommit(_))
+    ));
+    let request = GroupRequest::OffsetCommit(commit("g", "", -1, ("a", 0), 5));
+    let caller = Caller {
+        api_version: world.version,
+        ..Caller::default()
+    };
+    let step = world
+        .shard
+        .request(world.now, &world.topics, 99, &caller, request);
+    assert!(step.records.is_empty());
+    let [reply] = step.replies.as_slice() else {
+        panic!("{:?}", step.replies);
+    };
+    // The owner holds it until all before it is committed, and asks whether it still leads.
+    assert!(reply.waits && matches!(reply.body, GroupResponse::OffsetCommitUnchanged(_)));
+}
+
+#[test]
+fn an_unchanged_commit_prolongs_the_offsets_life() {
+    let hours = |n: u64| n * 3_600_000;
+    let config = GroupConfig::default();
+    let retention = u64::try_from(config.offsets_retention_ms).unwrap();
+    let mut world = World::new(config);
+    let same = |_: &mut OffsetCommitRequest| {};
+    // For as long as somebody commits it, and for all but an hour of the retention after the last commit.
+    let mut records = 0;
+    for _ in 0..3 * 7 * 24 * 2 {
+        records += written(&mut world, same);
+        world.pass(hours(1) / 2);
+    }
+    assert!((400..=600).contains(&records), "one an hour: {records}");
+    world.pass(retention - hours(2));
+    assert_eq!(world.committed("g", "a", 0), 5);
+    world.pass(hours(2));
+    assert_eq!(world.committed("g", "a", 0), -1);
+
+    // With a short retention the time is written more often: it may be late by a hundredth.
+    let mut world = World::new(GroupConfig {
+        offsets_retention_ms: 100_000,
+        offsets_retention_check_interval_ms: 100,
+        ..GroupConfig::default()
+    });
+    assert_eq!(written(&mut world, same), 1);
+    world.pass(999);
+    assert_eq!(written(&mut world, same), 0);
+    world.pass(1);
+    assert_eq!(written(&mut world, same), 1);
+    world.pass(999);
+    assert_eq!(written(&mut world, same), 0);
+    world.pass(99_000);
+    assert_eq!(world.committed("g", "a", 0), 5);
+    world.pass(1_000);
+    assert_eq!(world.committed("g", "a", 0), -1);
 }
 
 fn busy() -> World {

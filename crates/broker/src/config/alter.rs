@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::broker::BrokerConfig;
 use super::groups;
 use super::live::{Live, Overrides};
+use super::refusal::refusal;
 use super::spec::{Dynamic, Kind, OptionSpec, split_list};
 use super::table;
 use super::topic::{self, TopicConfig};
@@ -70,6 +71,28 @@ pub enum Target {
     Broker,
     /// Those of all brokers.
     AllBrokers,
+    /// A client metrics subscription's.
+    ClientMetrics,
+}
+
+impl Target {
+    /// The error for a value or an option that the resource cannot have: Kafka has a code of its own for brokers.
+    fn refuse(self, message: String) -> AlterError {
+        match self {
+            Target::Topic | Target::Group | Target::ClientMetrics => AlterError::InvalidConfig(message),
+            Target::Broker | Target::AllBrokers => AlterError::InvalidRequest(message),
+        }
+    }
+}
+
+/// The error for an option without a value.
+fn no_value(name: &str) -> AlterError {
+    AlterError::InvalidRequest(format!("Null value not supported for : {name}"))
+}
+
+/// The error for an option that is named twice.
+fn named_twice() -> AlterError {
+    AlterError::InvalidRequest("Error due to duplicate config keys".to_owned())
 }
 
 /// Checks a whole set of overrides, as CreateTopics and AlterConfigs give it, and puts it in canonical form.
@@ -82,13 +105,11 @@ pub fn replace<'a>(
     for (name, value) in configs {
         let option = alterable(target, name)?;
         let Some(value) = value else {
-            return Err(AlterError::InvalidConfig(format!("config `{name}` has no value")));
+            return Err(no_value(name));
         };
-        let value = canonical(option, value)?;
+        let value = canonical(target, option, value)?;
         if overrides.insert(name.to_owned(), value).is_some() {
-            return Err(AlterError::InvalidRequest(format!(
-                "config `{name}` stands in the request twice"
-            )));
+            return Err(named_twice());
         }
     }
     check_together(target, &overrides, live)?;
@@ -107,9 +128,7 @@ pub fn alter(
     for alteration in alterations {
         let Alteration { name, op, value } = *alteration;
         if !seen.insert(name) {
-            return Err(AlterError::InvalidRequest(format!(
-                "config `{name}` stands in the request twice"
-            )));
+            return Err(named_twice());
         }
         if op == ConfigOp::Delete {
             // What an older version set can always be taken away.
@@ -120,24 +139,21 @@ pub fn alter(
         }
         let option = alterable(target, name)?;
         let Some(value) = value else {
-            return Err(AlterError::InvalidRequest(format!(
-                "config `{name}` has no value"
-            )));
+            return Err(no_value(name));
         };
         let value = match op {
-            ConfigOp::Set | ConfigOp::Delete => canonical(option, value)?,
+            ConfigOp::Set | ConfigOp::Delete => canonical(target, option, value)?,
             ConfigOp::Append | ConfigOp::Subtract => {
-                if option.kind != Kind::List {
-                    return Err(AlterError::InvalidConfig(format!(
-                        "config `{name}` is not a list: nothing can be appended to it or subtracted from it"
-                    )));
+                // Kafka does not take the lists of client metrics for lists here.
+                if option.kind != Kind::List || target == Target::ClientMetrics {
+                    return Err(not_a_list(target, name, op));
                 }
                 let before = match overrides.get(name) {
                     Some(own) => own.clone(),
                     None if target == Target::Topic => topic::value(name, &overrides, live),
                     None => live.value(name).unwrap_or_default(),
                 };
-                canonical(option, &changed_list(&before, value, op))?
+                canonical(target, option, &changed_list(&before, value, op))?
             }
         };
         overrides.insert(name.to_owned(), value);
@@ -153,32 +169,57 @@ fn alterable(target: Target, name: &str) -> Result<&'static OptionSpec, AlterErr
         Target::Broker | Target::AllBrokers => {
             (table::broker_option(name), "broker", table::nearest_broker_option)
         }
+        Target::ClientMetrics => {
+            let Some(option) = table::client_metrics_option(name) else {
+                let what = format!("Unknown client metrics configuration: {name}");
+                return Err(AlterError::InvalidRequest(what));
+            };
+            return Ok(option);
+        }
     };
     let Some(option) = found else {
+        // Kafka has these words too, up to the hint; only broker configs of any name are taken there.
         let hint = nearest(name)
             .map(|near| format!("; did you mean `{near}`?"))
             .unwrap_or_default();
         return Err(AlterError::InvalidConfig(format!(
-            "unknown {whose} config `{name}`{hint}"
+            "Unknown {whose} config name: {name}{hint}"
         )));
     };
     match (target, option.dynamic) {
-        (Target::Topic | Target::Group, _)
+        (Target::Topic | Target::Group | Target::ClientMetrics, _)
         | (_, Dynamic::ClusterWide)
         | (Target::Broker, Dynamic::PerBroker) => Ok(option),
-        (_, Dynamic::PerBroker) => Err(AlterError::InvalidConfig(format!(
-            "config `{name}` can be altered for single brokers only"
+        (_, Dynamic::PerBroker) => Err(AlterError::InvalidRequest(format!(
+            "Cannot update these configs at default cluster level, broker id must be specified: [{name}]"
         ))),
-        (_, Dynamic::ReadOnly) => Err(AlterError::InvalidConfig(format!(
-            "config `{name}` cannot be altered while the broker runs: give it at start"
+        (_, Dynamic::ReadOnly) => Err(AlterError::InvalidRequest(format!(
+            "Cannot update these configs dynamically: [{name}]"
         ))),
     }
 }
 
-fn canonical(option: &OptionSpec, value: &str) -> Result<String, AlterError> {
+fn not_a_list(target: Target, name: &str, op: ConfigOp) -> AlterError {
+    let verb = if op == ConfigOp::Append {
+        "append"
+    } else {
+        "subtract"
+    };
+    AlterError::InvalidConfig(match target {
+        Target::Broker | Target::AllBrokers => {
+            format!("Config value {verb} is not allowed for config key: {name}")
+        }
+        Target::Topic | Target::Group | Target::ClientMetrics => {
+            let verb = verb.to_uppercase();
+            format!("Can't {verb} to key {name} because its type is not LIST.")
+        }
+    })
+}
+
+fn canonical(target: Target, option: &OptionSpec, value: &str) -> Result<String, AlterError> {
     option
         .canonical(value)
-        .map_err(|reason| AlterError::InvalidConfig(format!("config `{}`: {reason}", option.name)))
+        .map_err(|_| target.refuse(refusal(option, value)))
 }
 
 fn changed_list(before: &str, value: &str, op: ConfigOp) -> String {
@@ -200,12 +241,23 @@ fn check_together(target: Target, overrides: &Overrides, live: &Live) -> Result<
             let topic = TopicConfig::resolve(overrides, live);
             if topic.min_compaction_lag_ms > topic.max_compaction_lag_ms {
                 return Err(AlterError::InvalidConfig(format!(
-                    "config `min.compaction.lag.ms` ({}) is more than `max.compaction.lag.ms` ({})",
+                    "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
                     topic.min_compaction_lag_ms, topic.max_compaction_lag_ms
                 )));
             }
+            if overrides
+                .get("remote.storage.enable")
+                .is_some_and(|value| value == "true")
+            {
+                return Err(AlterError::InvalidConfig(
+                    "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote \
+                     log storage."
+                        .to_owned(),
+                ));
+            }
             Ok(())
         }
+        Target::ClientMetrics => check_client_metrics(overrides),
         Target::Group => groups::check_group(overrides, live).map_err(AlterError::InvalidConfig),
         Target::Broker | Target::AllBrokers => {
             let altered = if target == Target::Broker {
@@ -215,8 +267,43 @@ fn check_together(target: Target, overrides: &Overrides, live: &Live) -> Result<
             };
             match BrokerConfig::new(altered) {
                 Ok(_) => Ok(()),
-                Err(error) => Err(AlterError::InvalidConfig(error.to_string())),
+                Err(error) => Err(AlterError::InvalidRequest(error.to_string())),
             }
         }
     }
+}
+
+/// What a client metrics subscription can ask of clients by (KIP-714).
+const CLIENT_MATCHES: [&str; 6] = [
+    "client_instance_id",
+    "client_id",
+    "client_software_name",
+    "client_software_version",
+    "client_source_address",
+    "client_source_port",
+];
+
+/// Holds a subscription's interval in its bounds, and its patterns for what they match.
+fn check_client_metrics(overrides: &Overrides) -> Result<(), AlterError> {
+    let interval = overrides
+        .get("interval.ms")
+        .and_then(|value| value.parse::<i32>().ok());
+    if let Some(interval) = interval.filter(|interval| !(100..=3_600_000).contains(interval)) {
+        return Err(AlterError::InvalidRequest(format!(
+            "Invalid value {interval} for interval.ms, interval must be between 100 and 3600000 (1 hour)"
+        )));
+    }
+    let patterns = overrides.get("match").map_or("", String::as_str);
+    for pattern in split_list(patterns) {
+        let sound = pattern.split_once('=').is_some_and(|(what, expression)| {
+            CLIENT_MATCHES.contains(&what.trim())
+                && !expression.contains('=')
+                && drumlin_coordinator::consumer::regex::compile(expression.trim()).is_ok()
+        });
+        if !sound {
+            let what = format!("Illegal client matching pattern: {pattern}");
+            return Err(AlterError::InvalidConfig(what));
+        }
+    }
+    Ok(())
 }

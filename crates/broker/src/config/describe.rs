@@ -50,6 +50,18 @@ pub fn describe_group(live: &Live, overrides: &Overrides, names: Option<&[&str]>
         .collect()
 }
 
+/// The configuration of a client metrics subscription with these overrides: the options named, those that exist of
+/// them, or all.
+pub fn describe_client_metrics(
+    live: &Live,
+    overrides: &Overrides,
+    names: Option<&[&str]>,
+) -> Vec<DescribedConfig> {
+    asked(table::client_metrics_options(), names)
+        .map(|option| describe(option, live.client_metrics_levels(option, overrides), false))
+        .collect()
+}
+
 /// The configuration of this broker: the options named, those that exist of them, or all.
 pub fn describe_broker(live: &Live, names: Option<&[&str]>) -> Vec<DescribedConfig> {
     asked(table::broker_options(), names)

@@ -152,7 +152,7 @@ pub(super) fn check_group(overrides: &Overrides, live: &Live) -> Result<(), Stri
         if let (Some(value), Some(low)) = (value, bound(&min))
             && value < low
         {
-            return Err(format!("{name} must be greater than or equal to {min} ({low})"));
+            return Err(format!("{name} must be greater than or equal to {min}"));
         }
         let max = match what {
             "num.standby.replicas" => format!("group.{kind}.max.standby.replicas"),
@@ -161,7 +161,7 @@ pub(super) fn check_group(overrides: &Overrides, live: &Live) -> Result<(), Stri
         if let (Some(value), Some(high)) = (value, bound(&max))
             && value > high
         {
-            return Err(format!("{name} must be less than or equal to {max} ({high})"));
+            return Err(format!("{name} must be less than or equal to {max}"));
         }
     }
     for kind in ["consumer", "share", "streams"] {

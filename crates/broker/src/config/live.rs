@@ -26,6 +26,8 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// The option's default.
     Default = 5,
+    /// Altered for the client metrics subscription.
+    ClientMetrics = 7,
     /// Altered for the group.
     Group = 8,
 }
@@ -119,6 +121,11 @@ impl Live {
     /// The levels that give a group option its value, the strongest first.
     pub fn group_levels(&self, option: &'static OptionSpec, overrides: &Overrides) -> Vec<Level> {
         self.resource_levels(option, overrides, ConfigSource::Group)
+    }
+
+    /// The levels that give an option of a client metrics subscription its value.
+    pub fn client_metrics_levels(&self, option: &'static OptionSpec, overrides: &Overrides) -> Vec<Level> {
+        self.resource_levels(option, overrides, ConfigSource::ClientMetrics)
     }
 
     fn resource_levels(

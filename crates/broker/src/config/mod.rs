@@ -13,6 +13,7 @@ pub mod listeners;
 pub mod live;
 pub mod page;
 pub mod properties;
+mod refusal;
 pub mod settings;
 pub mod spec;
 mod store_url;
@@ -25,7 +26,8 @@ pub use broker::{
     StoreConfig, TopicsConfig, WalConfig,
 };
 pub use describe::{
-    DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_group, describe_topic,
+    DescribedConfig, DescribedSynonym, describe_all_brokers, describe_broker, describe_client_metrics,
+    describe_group, describe_topic,
 };
 pub use error::{ConfigError, Origin};
 pub use groups::GroupsConfig;

@@ -54,6 +54,7 @@ fn families() -> BTreeMap<Family, Vec<(&'static OptionSpec, &'static str)>> {
         (table::broker_options(), "broker"),
         (table::topic_options(), "topic"),
         (table::group_options(), "group"),
+        (table::client_metrics_options(), "client metrics"),
     ] {
         for option in options.iter().filter(|option| !option.hidden) {
             let family = match option.effect {

@@ -98,6 +98,10 @@ pub enum Check {
     SubsetOf(&'static [&'static str]),
     /// Any text but none.
     NonEmpty,
+    /// A list of `partition:broker` pairs, or `*` for all.
+    ThrottledReplicas,
+    /// `latest`, `earliest`, or `by_duration:` with a duration as ISO 8601 writes it.
+    OffsetReset,
 }
 
 /// One option. Built by the constructors named after the kinds, and the methods after them.
@@ -251,6 +255,14 @@ impl OptionSpec {
         self.checked(Check::NonEmpty)
     }
 
+    pub(super) const fn throttled_replicas(self) -> OptionSpec {
+        self.checked(Check::ThrottledReplicas)
+    }
+
+    pub(super) const fn offset_reset(self) -> OptionSpec {
+        self.checked(Check::OffsetReset)
+    }
+
     /// What it means, in a sentence or two; for one without effect, why it has none.
     pub fn meaning(&self) -> &'static str {
         match self.effect {
@@ -362,18 +374,33 @@ impl OptionSpec {
                 expected(words)
             }
             Check::NonEmpty if text.is_empty() => Err("it must not be empty".to_owned()),
+            Check::OffsetReset if !is_offset_reset(text) => Err(format!(
+                "`{text}` is none of latest, earliest, by_duration:PnDTnHnMn.nS"
+            )),
             _ => Ok(text.to_owned()),
         }
     }
 
     fn list_value(&self, text: &str) -> Result<String, String> {
-        let items = split_list(text);
-        for (at, item) in items.iter().enumerate() {
+        // Kafka drops items that come again too (KIP-1161).
+        let mut items: Vec<&str> = Vec::new();
+        for item in split_list(text) {
+            if !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        if self.check == Check::ThrottledReplicas && items != ["*"] {
+            let is_pair = |item: &&str| {
+                item.split_once(':')
+                    .is_some_and(|(partition, broker)| [partition, broker].map(is_digits) == [true; 2])
+            };
+            if let Some(wrong) = items.iter().find(|item| !is_pair(item)) {
+                return Err(format!("`{wrong}` is not of the form partition:broker"));
+            }
+        }
+        for item in &items {
             if item.is_empty() {
                 return Err(format!("`{text}` has an empty item"));
-            }
-            if items[..at].contains(item) {
-                return Err(format!("`{item}` stands in it twice"));
             }
             if let Check::SubsetOf(words) = self.check
                 && !words.contains(item)
@@ -395,8 +422,53 @@ impl OptionSpec {
             Check::Ratio => "0 … 1".to_owned(),
             Check::OneOf(words) | Check::OneOfAnyCase(words) | Check::SubsetOf(words) => words.join(", "),
             Check::NonEmpty => "not empty".to_owned(),
+            Check::ThrottledReplicas => "partition:broker, …, or *".to_owned(),
+            Check::OffsetReset => "latest, earliest, by_duration:PnDTnHnMn.nS".to_owned(),
         }
     }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// True for what a share group may begin to read at (KIP-932).
+fn is_offset_reset(text: &str) -> bool {
+    match text.strip_prefix("by_duration:") {
+        Some(duration) => is_duration(duration),
+        None => matches!(text.to_ascii_lowercase().as_str(), "latest" | "earliest"),
+    }
+}
+
+/// True for a positive duration of days, hours, minutes and seconds, in this order, with at least one of them.
+fn is_duration(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    let Some(rest) = text.strip_prefix('P') else {
+        return false;
+    };
+    let (days, time) = match rest.split_once('T') {
+        Some((days, time)) if !time.is_empty() => (days, time),
+        Some(_) => return false,
+        None => (rest, ""),
+    };
+    if days.is_empty() && time.is_empty() {
+        return false;
+    }
+    let mut rest = time;
+    for unit in ["H", "M", "S"] {
+        if let Some((number, after)) = rest.split_once(unit) {
+            let whole = if unit == "S" {
+                number.replacen('.', "", 1)
+            } else {
+                number.to_owned()
+            };
+            if !is_digits(&whole) {
+                return false;
+            }
+            rest = after;
+        }
+    }
+    rest.is_empty() && (days.is_empty() || days.strip_suffix('D').is_some_and(is_digits))
 }
 
 /// The items of a list value, trimmed; none for an empty one.
@@ -440,6 +512,15 @@ mod tests {
         );
         assert_eq!(OptionSpec::int("a").canonical(" +007 "), Ok("7".to_owned()));
         assert_eq!(OptionSpec::list("a").canonical(" x , y"), Ok("x,y".to_owned()));
+        assert_eq!(OptionSpec::list("a").canonical("x,y,x"), Ok("x,y".to_owned()));
+        for replicas in ["*", "", "0:1", "0:1,12:2"] {
+            let option = OptionSpec::list("a").throttled_replicas();
+            assert_eq!(option.canonical(replicas), Ok(replicas.to_owned()));
+        }
+        for reset in ["latest", "earliest", "by_duration:P1D", "by_duration:PT1H2.5S"] {
+            let option = OptionSpec::string("a").offset_reset();
+            assert_eq!(option.canonical(reset), Ok(reset.to_owned()));
+        }
         assert_eq!(OptionSpec::list("a").canonical(""), Ok(String::new()));
         assert_eq!(OptionSpec::double("a").canonical("0.5"), Ok("0.5".to_owned()));
         assert_eq!(OptionSpec::string("a").canonical(" x "), Ok("x".to_owned()));
@@ -488,7 +569,16 @@ mod tests {
                 "`z` is not one of x, y",
             ),
             (OptionSpec::list("a"), "x,,y", "`x,,y` has an empty item"),
-            (OptionSpec::list("a"), "x,x", "`x` stands in it twice"),
+            (
+                OptionSpec::list("a").throttled_replicas(),
+                "0:1,*",
+                "`*` is not of the form partition:broker",
+            ),
+            (
+                OptionSpec::string("a").offset_reset(),
+                "by_duration:1h",
+                "`by_duration:1h` is none of latest, earliest, by_duration:PnDTnHnMn.nS",
+            ),
             (OptionSpec::string("a").non_empty(), " ", "it must not be empty"),
         ] {
             assert_eq!(option.canonical(raw), Err(message.to_owned()), "{raw}");

@@ -534,35 +534,35 @@ fn overrides_are_checked_when_set() {
     for (configs, message) in [
         (
             vec![("retention.m", Some("5"))],
-            "unknown topic config `retention.m`; did you mean `retention.ms`?",
+            "Unknown topic config name: retention.m; did you mean `retention.ms`?",
         ),
         (
             vec![("log.retention.ms", Some("5"))],
-            "unknown topic config `log.retention.ms`; did you mean `retention.ms`?",
+            "Unknown topic config name: log.retention.ms; did you mean `retention.ms`?",
         ),
         (
             vec![("retention.ms", Some("-2"))],
-            "config `retention.ms`: -2 is out of range: it must be at least -1",
+            "Invalid value -2 for configuration retention.ms: Value must be at least -1",
         ),
         (
             vec![("retention.ms", Some("week"))],
-            "config `retention.ms`: `week` is not a whole number",
+            "Invalid value week for configuration retention.ms: Not a number of type LONG",
         ),
-        (vec![("retention.ms", None)], "config `retention.ms` has no value"),
         (
             vec![("cleanup.policy", Some("remove"))],
-            "config `cleanup.policy`: `remove` is not one of compact, delete",
+            "Invalid value remove for configuration cleanup.policy: String must be one of: compact, delete",
         ),
         (
             vec![("compression.type", Some("none"))],
-            "config `compression.type`: `none` is not one of uncompressed, zstd, lz4, snappy, gzip, producer",
+            "Invalid value none for configuration compression.type: String must be one of: uncompressed, zstd, lz4, \
+             snappy, gzip, producer",
         ),
         (
             vec![
                 ("min.compaction.lag.ms", Some("5")),
                 ("max.compaction.lag.ms", Some("4")),
             ],
-            "config `min.compaction.lag.ms` (5) is more than `max.compaction.lag.ms` (4)",
+            "conflict topic config setting min.compaction.lag.ms (5) > max.compaction.lag.ms (4)",
         ),
     ] {
         assert_eq!(set(&configs), Err(AlterError::InvalidConfig(message.to_owned())));
@@ -571,6 +571,12 @@ fn overrides_are_checked_when_set() {
         set(&[("retention.ms", Some("1")), ("retention.ms", Some("2"))]),
         Err(AlterError::InvalidRequest(_))
     ));
+    assert_eq!(
+        set(&[("retention.ms", None)]),
+        Err(AlterError::InvalidRequest(
+            "Null value not supported for : retention.ms".to_owned()
+        ))
+    );
 }
 
 #[test]
@@ -616,7 +622,7 @@ fn incremental_changes() {
     );
     assert_eq!(
         run(&[], &[change("retention.ms", ConfigOp::Append, Some("1"))]).unwrap_err(),
-        "config `retention.ms` is not a list: nothing can be appended to it or subtracted from it"
+        "Can't APPEND to key retention.ms because its type is not LIST."
     );
     assert!(run(&[], &[change("no.such", ConfigOp::Delete, None)]).is_err());
     assert_eq!(
@@ -633,11 +639,11 @@ fn incremental_changes() {
     assert!(brokers(Target::Broker, &set("log.retention.ms", "5")).is_ok());
     assert_eq!(
         brokers(Target::Broker, &set("node.id", "5")).unwrap_err(),
-        "config `node.id` cannot be altered while the broker runs: give it at start"
+        "Cannot update these configs dynamically: [node.id]"
     );
     assert_eq!(
         brokers(Target::AllBrokers, &set("ssl.keystore.location", "x")).unwrap_err(),
-        "config `ssl.keystore.location` can be altered for single brokers only"
+        "Cannot update these configs at default cluster level, broker id must be specified: [ssl.keystore.location]"
     );
     assert!(brokers(Target::AllBrokers, &set("max.connections.per.ip.overrides", "x")).is_err());
 }

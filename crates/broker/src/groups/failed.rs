@@ -5,7 +5,7 @@ use drumlin_wire::Str;
 use drumlin_wire::messages::offset_commit_response::OffsetCommitResponse;
 
 /// Turns an answer that cannot be given into one that says why.
-pub(super) fn fail(answer: GroupResponse, error: ErrorCode) -> GroupResponse {
+pub(crate) fn fail(answer: GroupResponse, error: ErrorCode) -> GroupResponse {
     use GroupResponse as R;
     let code = error.code();
     match answer {
@@ -29,7 +29,7 @@ pub(super) fn fail(answer: GroupResponse, error: ErrorCode) -> GroupResponse {
             r.members.clear();
             R::LeaveGroup(r)
         }
-        R::OffsetCommit(r) => R::OffsetCommit(fail_commit(r, code)),
+        R::OffsetCommit(r) | R::OffsetCommitUnchanged(r) => R::OffsetCommit(fail_commit(r, code)),
         R::OffsetFetch(mut r) => {
             r.error_code = code;
             r.topics.clear();

@@ -28,6 +28,7 @@ mod snapshot;
 pub mod topic;
 mod view;
 
+pub(crate) use failed::fail;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -22,7 +22,7 @@ pub async fn handle(cx: &Cx, request: AlterConfigsRequest) -> AlterConfigsRespon
         let outcome = if doubled(&key) {
             Err(Told::new(
                 ErrorCode::InvalidRequest,
-                "the request names this resource more than once",
+                "Each resource must appear at most once.",
             ))
         } else {
             apply(cx, key.0, &key.1, request.validate_only, |target, _, live| {

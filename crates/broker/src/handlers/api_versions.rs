@@ -1,6 +1,6 @@
 //! ApiVersions (key 18): what is served, from the registry; which features are in force, from the image.
 
-use drumlin_cluster::{FORMAT_FEATURE, FORMAT_LEVEL};
+use drumlin_cluster::{FORMAT_FEATURE, FORMAT_LEVEL, Image};
 use drumlin_wire::messages::api_versions_request::ApiVersionsRequest;
 use drumlin_wire::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
@@ -15,6 +15,35 @@ use crate::error_code::ErrorCode;
 /// transactions: finalised, it changes what producers do (KIP-890).
 const FEATURES: [(&str, i16, i16); 2] = [("metadata.version", 7, 25), ("group.version", 0, 1)];
 
+/// A feature with the range that this version can have and the level in force.
+pub(super) struct Feature {
+    /// Its name.
+    pub name: Str,
+    /// Smallest level.
+    pub min: i16,
+    /// Largest level.
+    pub max: i16,
+    /// Level in force; 0 for none.
+    pub level: i16,
+}
+
+/// All features: Kafka's, which are in force at their largest levels, and this broker's own.
+pub(super) fn features(image: &Image) -> Vec<Feature> {
+    let format_level = i16::try_from(FORMAT_LEVEL).unwrap_or(i16::MAX);
+    let own = image.features.get(FORMAT_FEATURE).copied().unwrap_or(0);
+    let kafkas = FEATURES.map(|(name, min, max)| (name, min, max, max));
+    kafkas
+        .into_iter()
+        .chain([(FORMAT_FEATURE, 1, format_level, own)])
+        .map(|(name, min, max, level)| Feature {
+            name: Str::from_static(name),
+            min,
+            max,
+            level,
+        })
+        .collect()
+}
+
 /// Answers with the registry.
 pub async fn handle(cx: &Cx, request: ApiVersionsRequest) -> ApiVersionsResponse {
     let named = |text: &Str| well_formed(text.as_str());
@@ -26,37 +55,29 @@ pub async fn handle(cx: &Cx, request: ApiVersionsRequest) -> ApiVersionsResponse
         };
     }
     let image = cx.broker.image();
-    let format_level = i16::try_from(FORMAT_LEVEL).unwrap_or(i16::MAX);
-    let supported = FEATURES.into_iter().chain([(FORMAT_FEATURE, 1, format_level)]);
-    let finalised = FEATURES
-        .map(|(name, _, max)| (Str::from_static(name), max))
-        .into_iter()
-        .chain(
-            image
-                .features
-                .iter()
-                .map(|(name, level)| (Str::from(&**name), *level)),
-        );
+    let features = features(&image);
     ApiVersionsResponse {
         error_code: ErrorCode::None.code(),
         api_keys: APIS.iter().map(version).collect(),
-        supported_features: supported
+        supported_features: features
+            .iter()
             // A range from 0 came with version 4 (KIP-1022); older clients refuse it.
-            .filter(|(_, min, _)| cx.version >= 4 || *min > 0)
-            .map(|(name, min_version, max_version)| SupportedFeatureKey {
-                name: Str::from_static(name),
-                min_version,
-                max_version,
+            .filter(|feature| cx.version >= 4 || feature.min > 0)
+            .map(|feature| SupportedFeatureKey {
+                name: feature.name.clone(),
+                min_version: feature.min,
+                max_version: feature.max,
                 ..Default::default()
             })
             .collect(),
         finalized_features_epoch: i64::try_from(image.features_epoch).unwrap_or(i64::MAX),
-        finalized_features: finalised
-            .filter(|(_, level)| *level > 0)
-            .map(|(name, level)| FinalizedFeatureKey {
-                name,
-                max_version_level: level,
-                min_version_level: level,
+        finalized_features: features
+            .into_iter()
+            .filter(|feature| feature.level > 0)
+            .map(|feature| FinalizedFeatureKey {
+                name: feature.name,
+                max_version_level: feature.level,
+                min_version_level: feature.level,
                 ..Default::default()
             })
             .collect(),

@@ -8,14 +8,15 @@ use drumlin_wire::messages::consumer_group_describe_response::{
 use drumlin_wire::{ApiKey, Str};
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask, first_named};
+use super::{GROUPS_AT_ONCE, Operations, answered_again, ask};
 use crate::dispatch::Cx;
 
 /// Describes each group.
 pub async fn handle(cx: &Cx, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
-    let asked = first_named(request.group_ids, |group| group);
+    let operations = request.include_authorized_operations;
+    let asked = answered_again(request.group_ids, |group| group);
     let groups = futures::stream::iter(asked)
-        .map(|(group_id, first)| describe(cx, group_id, first))
+        .map(|(group_id, looked_up)| describe(cx, group_id, looked_up, operations))
         .buffered(GROUPS_AT_ONCE)
         .collect()
         .await;
@@ -25,11 +26,11 @@ pub async fn handle(cx: &Cx, request: ConsumerGroupDescribeRequest) -> ConsumerG
     }
 }
 
-async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
+async fn describe(cx: &Cx, group_id: Str, looked_up: bool, operations: bool) -> DescribedGroup {
     let request = GroupRequest::ConsumerGroupDescribe { group_id };
     let answer = if !cx.broker.config().groups.coordinator.consumer_protocol {
         request.failed(Coordinator::UnsupportedVersion)
-    } else if first {
+    } else if looked_up {
         ask(cx, request).await
     } else {
         request.failed(Coordinator::InvalidRequest)
@@ -41,7 +42,7 @@ async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
             ..Default::default()
         },
     };
-    group.authorized_operations = NO_OPERATIONS;
+    group.authorized_operations = Operations::OnGroup.answer(operations && group.error_code == 0);
     cx.broker
         .metrics
         .error(ApiKey::ConsumerGroupDescribe, group.error_code);

@@ -163,8 +163,9 @@ fn check(
         Told::new(ErrorCode::InvalidTopic, what)
     })?;
     let (partitions, replication_factor) = layout(cx, config, topic)?;
-    if let Some(config) = topic.configs.iter().find(|config| config.value.is_none()) {
-        let what = format!("config `{}` has no value", config.name.as_str());
+    if let Some(entry) = topic.configs.iter().find(|entry| entry.value.is_none()) {
+        // Kafka has another code for this where configs are altered.
+        let what = format!("Null value not supported for topic configs: {}", entry.name);
         return Err(Told::new(ErrorCode::InvalidConfig, what));
     }
     let configs = topic

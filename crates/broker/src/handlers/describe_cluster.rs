@@ -4,7 +4,7 @@ use drumlin_wire::messages::describe_cluster_request::DescribeClusterRequest;
 use drumlin_wire::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
 use drumlin_wire::{ApiKey, Str};
 
-use super::NO_OPERATIONS;
+use super::{NO_OPERATIONS, Operations};
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 
@@ -14,9 +14,10 @@ const CONTROLLERS: i8 = 2;
 
 /// Answers from the image.
 pub async fn handle(cx: &Cx, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    let failed = |code, what: &'static str| DescribeClusterResponse {
+    let failed = |code, what: String| DescribeClusterResponse {
         error_code: cx.error(ApiKey::DescribeCluster, code),
-        error_message: Some(Str::from_static(what)),
+        error_message: Some(Str::from(what)),
+        cluster_authorized_operations: NO_OPERATIONS,
         ..Default::default()
     };
     match request.endpoint_type {
@@ -24,13 +25,14 @@ pub async fn handle(cx: &Cx, request: DescribeClusterRequest) -> DescribeCluster
         CONTROLLERS => {
             return failed(
                 ErrorCode::MismatchedEndpointType,
-                "the request was sent to an endpoint of type broker, but it wants one of type controller",
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER"
+                    .to_owned(),
             );
         }
-        _ => {
+        unknown => {
             return failed(
                 ErrorCode::UnsupportedEndpointType,
-                "this endpoint type is not known",
+                format!("Unsupported endpoint type {unknown}"),
             );
         }
     }
@@ -52,7 +54,8 @@ pub async fn handle(cx: &Cx, request: DescribeClusterRequest) -> DescribeCluster
         cluster_id: Str::from(&*image.cluster_id),
         controller_id: image.controller,
         brokers,
-        cluster_authorized_operations: NO_OPERATIONS,
+        cluster_authorized_operations: Operations::OnCluster
+            .answer(request.include_cluster_authorized_operations),
         ..Default::default()
     }
 }

@@ -7,15 +7,14 @@ use drumlin_wire::messages::describe_configs_response::{
 };
 use drumlin_wire::{ApiKey, Str};
 
+use super::{BROKER_LOGGER, shown};
 use crate::config::{
-    BrokerConfig, DescribedConfig, Overrides, describe_all_brokers, describe_broker, describe_group,
-    describe_topic,
+    BrokerConfig, DescribedConfig, Overrides, describe_all_brokers, describe_broker, describe_client_metrics,
+    describe_group, describe_topic,
 };
 use crate::dispatch::Cx;
 use crate::error_code::{ErrorCode, Told};
-
-/// The resource of log levels, which are this process's own business and empty here.
-const BROKER_LOGGER: i8 = 8;
+use crate::names;
 
 /// Describes each resource.
 pub async fn handle(cx: &Cx, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -62,50 +61,66 @@ fn describe(
     config: &BrokerConfig,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribedConfig>, Told> {
-    let names: Option<Vec<&str>> = resource
+    let asked: Option<Vec<&str>> = resource
         .configuration_keys
         .as_ref()
         .map(|keys| keys.iter().map(Str::as_str).collect());
     // An empty list asks for all, as a missing one.
-    let names = names.as_deref().filter(|names| !names.is_empty());
+    let asked = asked.as_deref().filter(|names| !names.is_empty());
     let name = resource.resource_name.as_str();
+    let node = cx.broker.node_id;
+    let invalid = |what: String| Err(Told::new(ErrorCode::InvalidRequest, what));
+    let not_a_number = || {
+        invalid(format!(
+            "Broker id must be an integer, but it is: {}",
+            shown(name)
+        ))
+    };
     if resource.resource_type == BROKER_LOGGER {
-        return Ok(Vec::new());
+        return match name.parse::<i32>() {
+            Ok(id) if id == node => Ok(Vec::new()),
+            Ok(id) => invalid(format!("Unexpected broker id, expected {node} but received {id}")),
+            Err(_) if name.is_empty() => invalid("Broker id must not be empty".to_owned()),
+            Err(_) => not_a_number(),
+        };
     }
     let kind = u8::try_from(resource.resource_type)
         .ok()
         .and_then(ResourceKind::from_code);
+    let none = Overrides::new();
     match kind {
         Some(ResourceKind::Topic) => match image.topic(name) {
-            Some(topic) => Ok(describe_topic(&config.live, &topic.configs, names)),
-            None => Err(Told::new(
-                ErrorCode::UnknownTopicOrPartition,
-                "there is no topic of this name",
-            )),
+            Some(topic) => Ok(describe_topic(&config.live, &topic.configs, asked)),
+            None => {
+                names::check(name).map_err(|what| Told::new(ErrorCode::InvalidTopic, what))?;
+                let what = "there is no topic of this name";
+                Err(Told::new(ErrorCode::UnknownTopicOrPartition, what))
+            }
         },
-        Some(ResourceKind::Broker) if name.is_empty() => Ok(describe_all_brokers(&config.live, names)),
-        Some(ResourceKind::Broker) if name.parse() == Ok(cx.broker.node_id) => {
-            Ok(describe_broker(&config.live, names))
-        }
-        Some(ResourceKind::Broker) => {
-            let what = format!("this is broker {}, not {name:?}", cx.broker.node_id);
-            Err(Told::new(ErrorCode::InvalidRequest, what))
-        }
-        Some(ResourceKind::Group) if name.is_empty() => Err(Told::new(
-            ErrorCode::InvalidRequest,
-            "the name of a group must not be empty",
-        )),
+        Some(ResourceKind::Broker) if name.is_empty() => Ok(describe_all_brokers(&config.live, asked)),
+        Some(ResourceKind::Broker) => match name.parse::<i32>() {
+            Ok(id) if id == node => Ok(describe_broker(&config.live, asked)),
+            Ok(id) => invalid(format!(
+                "Unexpected broker id, expected {node} or empty string, but received {id}"
+            )),
+            Err(_) => not_a_number(),
+        },
+        Some(ResourceKind::Group) if name.is_empty() => invalid("Group name must not be empty".to_owned()),
         // A group has options before it has members, or without ever having any.
         Some(ResourceKind::Group) => {
-            let none = Overrides::new();
             let own = image.configs(ResourceKind::Group, name).unwrap_or(&none);
-            Ok(describe_group(&config.live, own, names))
+            Ok(describe_group(&config.live, own, asked))
         }
-        // Nothing configures these yet.
-        Some(ResourceKind::ClientMetrics) => Ok(Vec::new()),
+        Some(ResourceKind::ClientMetrics) if name.is_empty() => {
+            invalid("Client metrics subscription name must not be empty".to_owned())
+        }
+        Some(ResourceKind::ClientMetrics) => {
+            let own = image.configs(ResourceKind::ClientMetrics, name).unwrap_or(&none);
+            Ok(describe_client_metrics(&config.live, own, asked))
+        }
         None => {
             let what = format!("resources of type {} are not known", resource.resource_type);
-            Err(Told::new(ErrorCode::InvalidRequest, what))
+            invalid(what)
         }
     }
 }

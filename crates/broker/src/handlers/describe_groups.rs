@@ -6,7 +6,7 @@ use drumlin_wire::messages::describe_groups_response::{DescribeGroupsResponse, D
 use drumlin_wire::{ApiKey, Str};
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, NO_OPERATIONS, ask, first_named};
+use super::{GROUPS_AT_ONCE, Operations, answered_again, ask};
 use crate::dispatch::Cx;
 
 /// First version with words for an error.
@@ -14,9 +14,10 @@ const MESSAGES_FROM: i16 = 6;
 
 /// Describes each group.
 pub async fn handle(cx: &Cx, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let asked = first_named(request.groups, |group| group);
+    let operations = request.include_authorized_operations;
+    let asked = answered_again(request.groups, |group| group);
     let groups = futures::stream::iter(asked)
-        .map(|(group_id, first)| describe(cx, group_id, first))
+        .map(|(group_id, looked_up)| describe(cx, group_id, looked_up, operations))
         .buffered(GROUPS_AT_ONCE)
         .collect()
         .await;
@@ -26,9 +27,9 @@ pub async fn handle(cx: &Cx, request: DescribeGroupsRequest) -> DescribeGroupsRe
     }
 }
 
-async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
+async fn describe(cx: &Cx, group_id: Str, looked_up: bool, operations: bool) -> DescribedGroup {
     let request = GroupRequest::DescribeGroup { group_id };
-    let answer = if first {
+    let answer = if looked_up {
         ask(cx, request).await
     } else {
         request.failed(Coordinator::InvalidRequest)
@@ -43,7 +44,7 @@ async fn describe(cx: &Cx, group_id: Str, first: bool) -> DescribedGroup {
     if cx.version < MESSAGES_FROM {
         group.error_message = None;
     }
-    group.authorized_operations = NO_OPERATIONS;
+    group.authorized_operations = Operations::OnGroup.answer(operations && group.error_code == 0);
     cx.broker.metrics.error(ApiKey::DescribeGroups, group.error_code);
     group
 }

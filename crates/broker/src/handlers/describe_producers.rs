@@ -38,14 +38,19 @@ pub async fn handle(cx: &Cx, request: DescribeProducersRequest) -> DescribeProdu
 
 fn describe(cx: &Cx, topic: Option<&Topic>, partition_index: i32) -> PartitionResponse {
     let found = topic.and_then(|topic| topic.partitions.get(usize::try_from(partition_index).ok()?));
-    let failed = |code, what| PartitionResponse {
+    let failed = |code, what: &str| PartitionResponse {
         partition_index,
         error_code: cx.error(ApiKey::DescribeProducers, code),
-        error_message: Some(Str::from_static(what)),
+        error_message: Some(what).filter(|what| !what.is_empty()).map(Str::from),
         ..Default::default()
     };
     match found {
-        None => failed(ErrorCode::UnknownTopicOrPartition, "there is no such partition"),
+        // Kafka has words for a topic, and none for a partition, that is not there.
+        None if topic.is_some() => failed(ErrorCode::UnknownTopicOrPartition, ""),
+        None => failed(
+            ErrorCode::UnknownTopicOrPartition,
+            "This server does not host this topic-partition.",
+        ),
         Some(None) => failed(
             ErrorCode::NotLeaderOrFollower,
             "another broker leads this partition",

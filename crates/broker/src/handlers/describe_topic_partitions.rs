@@ -10,7 +10,7 @@ use drumlin_wire::messages::describe_topic_partitions_response::{
 };
 use drumlin_wire::{ApiKey, Str, Uuid};
 
-use super::NO_OPERATIONS;
+use super::Operations;
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 use crate::names;
@@ -76,7 +76,7 @@ fn unknown(cx: &Cx, name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: cx.error(ApiKey::DescribeTopicPartitions, code),
         name: Some(Str::from(name)),
-        topic_authorized_operations: NO_OPERATIONS,
+        topic_authorized_operations: Operations::OnTopic.answer(true),
         ..Default::default()
     }
 }
@@ -112,7 +112,7 @@ fn describe(
         topic_id: Uuid(topic.id),
         is_internal: names::is_internal(&topic.name),
         partitions,
-        topic_authorized_operations: NO_OPERATIONS,
+        topic_authorized_operations: Operations::OnTopic.answer(true),
         ..Default::default()
     }
 }

@@ -11,6 +11,7 @@ use drumlin_wire::messages::incremental_alter_configs_response::{
 };
 use drumlin_wire::{ApiKey, Str};
 
+use super::{BROKER_LOGGER, ROOT_LOGGER, shown};
 use crate::config::{Alteration, ConfigOp, Live, Overrides, Target, alter};
 use crate::dispatch::Cx;
 use crate::error_code::{ErrorCode, Told};
@@ -28,20 +29,10 @@ pub async fn handle(cx: &Cx, request: IncrementalAlterConfigsRequest) -> Increme
         let outcome = if doubled(&key) {
             Err(Told::new(
                 ErrorCode::InvalidRequest,
-                "the request names this resource more than once",
+                "Each resource must appear at most once.",
             ))
         } else {
-            apply(
-                cx,
-                key.0,
-                &key.1,
-                request.validate_only,
-                |target, current, live| {
-                    let changes = alterations(resource)?;
-                    Ok(alter::alter(target, current, &changes, live)?)
-                },
-            )
-            .await
+            change(cx, resource, request.validate_only).await
         };
         let (code, message) = match outcome {
             Ok(()) => (ErrorCode::None, None),
@@ -58,6 +49,63 @@ pub async fn handle(cx: &Cx, request: IncrementalAlterConfigsRequest) -> Increme
     IncrementalAlterConfigsResponse {
         responses,
         ..Default::default()
+    }
+}
+
+async fn change(cx: &Cx, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), Told> {
+    if resource.resource_type == BROKER_LOGGER {
+        check_node(cx, &resource.resource_name)?;
+        let changes = alterations(resource)?;
+        return changes.iter().try_for_each(check_level);
+    }
+    let decide = |target, current: &Overrides, live: &Live| {
+        let changes = alterations(resource)?;
+        Ok(alter::alter(target, current, &changes, live)?)
+    };
+    let (kind, name) = (resource.resource_type, &resource.resource_name);
+    apply(cx, kind, name, validate_only, decide).await
+}
+
+/// Levels that Kafka's loggers have.
+const LEVELS: [&str; 6] = ["DEBUG", "ERROR", "FATAL", "INFO", "TRACE", "WARN"];
+
+/// Checks a change of a logger's level, in Kafka's words. There are no loggers whose level could be changed: what passes
+/// all other checks ends with that.
+fn check_level(change: &Alteration<'_>) -> Result<(), Told> {
+    let invalid = |what: String| Err(Told::new(ErrorCode::InvalidRequest, what));
+    let refuse = |what: String| Err(Told::new(ErrorCode::InvalidConfig, what));
+    let name = change.name;
+    let missing = || refuse(format!("Logger {name} does not exist!"));
+    match (change.op, change.value) {
+        (ConfigOp::Append, _) => {
+            invalid("APPEND operation is not allowed for the BROKER_LOGGER resource".to_owned())
+        }
+        (ConfigOp::Subtract, _) => {
+            invalid("SUBTRACT operation is not allowed for the BROKER_LOGGER resource".to_owned())
+        }
+        (ConfigOp::Delete, _) if name == ROOT_LOGGER => {
+            invalid("Removing the log level of the root logger is not allowed".to_owned())
+        }
+        (ConfigOp::Delete, _) => missing(),
+        (ConfigOp::Set, None) => invalid(format!("Null value not supported for : {name}")),
+        (ConfigOp::Set, Some(level)) if !LEVELS.contains(&level) => refuse(format!(
+            "Cannot set the log level of {name} to {level} as it is not a supported log level. Valid log levels are {}",
+            LEVELS.join(", ")
+        )),
+        (ConfigOp::Set, Some(_)) => missing(),
+    }
+}
+
+/// Checks that a node's id is this broker's.
+fn check_node(cx: &Cx, name: &str) -> Result<(), Told> {
+    let invalid = |what: String| Err(Told::new(ErrorCode::InvalidRequest, what));
+    match name.parse::<i32>() {
+        Ok(id) if id == cx.broker.node_id => Ok(()),
+        Ok(id) => invalid(format!(
+            "Unexpected node id. Expected {}, but received {id}",
+            cx.broker.node_id
+        )),
+        Err(_) => invalid(format!("Node id must be an integer, but it is: {}", shown(name))),
     }
 }
 
@@ -105,10 +153,8 @@ pub(super) async fn apply(
     let config = cx.broker.config();
     let records = |image: &Image| {
         if kind == ResourceKind::Topic && image.topic(name).is_none() {
-            return Err(Told::new(
-                ErrorCode::UnknownTopicOrPartition,
-                "there is no topic of this name",
-            ));
+            let what = format!("The topic '{}' does not exist.", shown(name));
+            return Err(Told::new(ErrorCode::UnknownTopicOrPartition, what));
         }
         let none = Overrides::new();
         let current = image.configs(kind, name).unwrap_or(&none);
@@ -127,20 +173,28 @@ pub(super) async fn apply(
 fn target(cx: &Cx, kind: i8, name: &str) -> Result<(ResourceKind, Target), Told> {
     let invalid = |what: String| Err(Told::new(ErrorCode::InvalidRequest, what));
     match u8::try_from(kind).ok().and_then(ResourceKind::from_code) {
+        Some(ResourceKind::Topic) if name.is_empty() => {
+            invalid("Default topic resources are not allowed.".to_owned())
+        }
         Some(ResourceKind::Topic) => Ok((ResourceKind::Topic, Target::Topic)),
         Some(ResourceKind::Broker) if name.is_empty() => Ok((ResourceKind::Broker, Target::AllBrokers)),
-        Some(ResourceKind::Broker) if name.parse() == Ok(cx.broker.node_id) => {
-            Ok((ResourceKind::Broker, Target::Broker))
+        Some(ResourceKind::Broker) => match name.parse::<i32>() {
+            Ok(id) if id == cx.broker.node_id => Ok((ResourceKind::Broker, Target::Broker)),
+            Ok(id) => invalid(format!(
+                "Unexpected broker id, expected {}, but received {id}",
+                cx.broker.node_id
+            )),
+            Err(_) => invalid(format!("Node id must be an integer, but it is: {}", shown(name))),
+        },
+        Some(ResourceKind::Group) if name.is_empty() => {
+            invalid("Default group resources are not allowed.".to_owned())
         }
-        Some(ResourceKind::Broker) => invalid(format!("this is broker {}, not {name:?}", cx.broker.node_id)),
-        Some(ResourceKind::Group) if name.is_empty() => invalid(
-            "default group resources are not allowed: options of all groups are the broker's".to_owned(),
-        ),
         Some(ResourceKind::Group) => Ok((ResourceKind::Group, Target::Group)),
-        Some(ResourceKind::ClientMetrics) => {
-            invalid("configs of client metrics are not supported yet".to_owned())
+        Some(ResourceKind::ClientMetrics) if name.is_empty() => {
+            invalid("Subscription name can't be empty".to_owned())
         }
-        None => invalid(format!("configs of resources of type {kind} cannot be altered")),
+        Some(ResourceKind::ClientMetrics) => Ok((ResourceKind::ClientMetrics, Target::ClientMetrics)),
+        None => invalid(format!("Unknown resource type {kind}")),
     }
 }
 

@@ -5,12 +5,12 @@ use drumlin_wire::messages::list_config_resources_request::ListConfigResourcesRe
 use drumlin_wire::messages::list_config_resources_response::{ConfigResource, ListConfigResourcesResponse};
 use drumlin_wire::{ApiKey, Str};
 
+use super::BROKER_LOGGER;
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 
 const TOPIC: i8 = ResourceKind::Topic as i8;
 const BROKER: i8 = ResourceKind::Broker as i8;
-const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = ResourceKind::ClientMetrics as i8;
 const GROUP: i8 = ResourceKind::Group as i8;
 

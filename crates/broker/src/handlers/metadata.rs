@@ -9,7 +9,7 @@ use drumlin_wire::messages::metadata_response::{
 };
 use drumlin_wire::{ApiKey, Str, Uuid};
 
-use super::NO_OPERATIONS;
+use super::{NO_OPERATIONS, Operations};
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 use crate::names;
@@ -22,17 +22,23 @@ pub async fn handle(cx: &Cx, request: MetadataRequest) -> MetadataResponse {
         Some(topics) if topics.is_empty() && cx.version == 0 => None,
         Some(topics) => Some(topics),
     };
+    let operations = request.include_topic_authorized_operations;
     let mut image = cx.broker.image();
     let mut answered = Vec::new();
     match topics {
-        None => answered.extend(image.topics().values().map(|topic| describe(&image, topic))),
+        None => answered.extend(
+            image
+                .topics()
+                .values()
+                .map(|topic| describe(&image, topic, operations)),
+        ),
         Some(asked) => {
             if cx.version < 12
                 && asked
                     .iter()
                     .any(|topic| topic.name.is_none() || topic.topic_id != Uuid::default())
             {
-                return refused(cx, &image, asked);
+                return refused(cx, &image, &request);
             }
             // Up to version 3 the broker's own setting decides alone.
             if request.allow_auto_topic_creation || cx.version < 4 {
@@ -44,23 +50,24 @@ pub async fn handle(cx: &Cx, request: MetadataRequest) -> MetadataResponse {
             let mut seen = BTreeSet::new();
             for topic in asked {
                 if seen.insert((topic.topic_id, topic.name.as_ref())) {
-                    answered.push(answer(cx, &image, topic));
+                    answered.push(answer(cx, &image, topic, operations));
                 }
             }
         }
     }
     MetadataResponse {
         topics: answered,
-        ..header(cx, &image)
+        ..header(cx, &image, &request)
     }
 }
 
-fn header(cx: &Cx, image: &Image) -> MetadataResponse {
+fn header(cx: &Cx, image: &Image, request: &MetadataRequest) -> MetadataResponse {
     MetadataResponse {
         brokers: brokers(cx, image),
         cluster_id: Some(Str::from(&*image.cluster_id)),
         controller_id: image.controller,
-        cluster_authorized_operations: NO_OPERATIONS,
+        cluster_authorized_operations: Operations::OnCluster
+            .answer(request.include_cluster_authorized_operations),
         ..Default::default()
     }
 }
@@ -79,17 +86,17 @@ fn brokers(cx: &Cx, image: &Image) -> Vec<MetadataResponseBroker> {
         .collect()
 }
 
-fn answer(cx: &Cx, image: &Image, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+fn answer(cx: &Cx, image: &Image, asked: &MetadataRequestTopic, operations: bool) -> MetadataResponseTopic {
     let failed = |code| MetadataResponseTopic {
         error_code: cx.error(ApiKey::Metadata, code),
         name: asked.name.clone(),
         topic_id: asked.topic_id,
-        topic_authorized_operations: NO_OPERATIONS,
+        topic_authorized_operations: Operations::OnTopic.answer(operations),
         ..Default::default()
     };
     if asked.topic_id != Uuid::default() {
         return match image.topic_by_id(&asked.topic_id.0) {
-            Some(topic) => describe(image, topic),
+            Some(topic) => describe(image, topic, operations),
             None => failed(ErrorCode::UnknownTopicId),
         };
     }
@@ -97,13 +104,13 @@ fn answer(cx: &Cx, image: &Image, asked: &MetadataRequestTopic) -> MetadataRespo
         return failed(ErrorCode::UnknownTopicId);
     };
     match image.topic(name) {
-        Some(topic) => describe(image, topic),
+        Some(topic) => describe(image, topic, operations),
         None if names::check(name).is_err() => failed(ErrorCode::InvalidTopic),
         None => failed(ErrorCode::UnknownTopicOrPartition),
     }
 }
 
-fn describe(image: &Image, topic: &TopicImage) -> MetadataResponseTopic {
+fn describe(image: &Image, topic: &TopicImage, operations: bool) -> MetadataResponseTopic {
     MetadataResponseTopic {
         error_code: ErrorCode::None.code(),
         name: Some(Str::from(&*topic.name)),
@@ -127,15 +134,17 @@ fn describe(image: &Image, topic: &TopicImage) -> MetadataResponseTopic {
                 }
             })
             .collect(),
-        topic_authorized_operations: NO_OPERATIONS,
+        topic_authorized_operations: Operations::OnTopic.answer(operations),
         ..Default::default()
     }
 }
 
 /// Topics by id in a version that has no such thing.
-fn refused(cx: &Cx, image: &Image, asked: &[MetadataRequestTopic]) -> MetadataResponse {
-    let topics = asked
+fn refused(cx: &Cx, image: &Image, request: &MetadataRequest) -> MetadataResponse {
+    let topics = request
+        .topics
         .iter()
+        .flatten()
         .map(|topic| MetadataResponseTopic {
             error_code: cx.error(ApiKey::Metadata, ErrorCode::InvalidRequest),
             name: Some(topic.name.clone().unwrap_or_default()),
@@ -146,6 +155,6 @@ fn refused(cx: &Cx, image: &Image, asked: &[MetadataRequestTopic]) -> MetadataRe
         .collect();
     MetadataResponse {
         topics,
-        ..header(cx, image)
+        ..header(cx, image, request)
     }
 }

@@ -1,6 +1,11 @@
 //! OffsetCommit (key 8): the request is taken in its turn, the answer follows when the offsets are durable.
 //!
 //! A consumer that commits without waiting sends the next request at once: it is taken meanwhile.
+//!
+//! A commit that changes nothing wrote nothing. A coordinator that was deposed without knowing it would take it too, over
+//! an offset that its successor has moved: whether this broker still leads is asked before the answer (R2).
+
+use std::time::Duration;
 
 use drumlin_coordinator::{ErrorCode as Coordinator, GroupRequest, GroupResponse};
 use drumlin_wire::ApiKey;
@@ -9,8 +14,12 @@ use drumlin_wire::messages::offset_commit_response::OffsetCommitResponse;
 
 use super::send;
 use crate::dispatch::Cx;
+use crate::error_code::ErrorCode;
+use crate::groups::fail;
 use crate::net::{Answer, Refusal, Reply};
 
+/// How long an answer waits for the store to say that this broker still leads.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// About what a partition takes until it is answered.
 const PARTITION_BYTES: usize = 128;
 
@@ -23,13 +32,26 @@ pub async fn take(cx: Cx, request: OffsetCommitRequest) -> Result<Reply, Refusal
         .sum();
     let sent = send(&cx, GroupRequest::OffsetCommit(request)).await;
     let answer = async move {
-        let answer = sent.answer().await;
+        let answer = match sent.answer().await {
+            GroupResponse::OffsetCommitUnchanged(response) => confirm(&cx, response).await,
+            answer => answer,
+        };
         finish(&cx, answer)
     };
     Ok(Reply::Later {
         answer: Box::pin(answer),
         weight: partitions.saturating_mul(PARTITION_BYTES),
     })
+}
+
+/// Lets an answer leave if this broker still leads, and turns it into an error else.
+async fn confirm(cx: &Cx, response: OffsetCommitResponse) -> GroupResponse {
+    let answer = GroupResponse::OffsetCommit(response);
+    match cx.broker.confirm_leading(PATIENCE).await {
+        Ok(()) => answer,
+        Err(ErrorCode::NotLeaderOrFollower) => fail(answer, Coordinator::NotCoordinator),
+        Err(_) => fail(answer, Coordinator::CoordinatorNotAvailable),
+    }
 }
 
 fn finish(cx: &Cx, answer: GroupResponse) -> Result<Answer, Refusal> {

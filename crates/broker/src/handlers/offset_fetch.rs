@@ -15,7 +15,7 @@ use drumlin_wire::messages::offset_fetch_response::{
 };
 use futures::StreamExt;
 
-use super::{GROUPS_AT_ONCE, ask, first_named};
+use super::{GROUPS_AT_ONCE, answered_again, ask};
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
 
@@ -53,9 +53,9 @@ async fn fetch_all(
     if groups.is_empty() {
         return Vec::new();
     }
-    let asked = first_named(groups, |group| &group.group_id);
+    let asked = answered_again(groups, |group| &group.group_id);
     let answers = futures::stream::iter(asked)
-        .map(|(group, first)| fetch(cx, group, stable, first))
+        .map(|(group, looked_up)| fetch(cx, group, stable, looked_up))
         .buffered(GROUPS_AT_ONCE)
         .collect::<Vec<_>>();
     let (mut answers, leads) = tokio::join!(answers, cx.broker.confirm_leading(PATIENCE));
@@ -106,13 +106,13 @@ async fn fetch(
     cx: &Cx,
     group: OffsetFetchRequestGroup,
     require_stable: bool,
-    first: bool,
+    looked_up: bool,
 ) -> OffsetFetchResponseGroup {
     let request = GroupRequest::OffsetFetch {
         group,
         require_stable,
     };
-    let answer = if first {
+    let answer = if looked_up {
         ask(cx, request).await
     } else {
         request.failed(Coordinator::InvalidRequest)

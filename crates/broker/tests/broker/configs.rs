@@ -161,10 +161,10 @@ async fn what_cannot_be_altered_is_told() {
         (TOPIC, "t", "retention.ms", 2, Some("1"), 40),
         (TOPIC, "t", "retention.ms", 9, Some("1"), 42),
         (TOPIC, "u", "retention.ms", 0, Some("1"), 3),
-        (BROKER, "1", "node.id", 0, Some("2"), 40),
+        (BROKER, "1", "node.id", 0, Some("2"), 42),
         (BROKER, "2", "log.retention.ms", 0, Some("1"), 42),
         (BROKER, "x", "log.retention.ms", 0, Some("1"), 42),
-        (8, "1", "root", 0, Some("INFO"), 42),
+        (8, "1", "root", 0, Some("INFO"), 40),
         (99, "1", "root", 0, Some("INFO"), 42),
     ] {
         let found = alter(&mut client, kind, name, &[(key, op, given)], false).await;

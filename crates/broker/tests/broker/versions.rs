@@ -9,11 +9,13 @@ use drumlin_wire::{Request, Str, Uuid};
 
 use crate::harness::*;
 
+/// The versions that were asked for.
 #[derive(Default)]
-struct Asked(BTreeSet<(i16, i16)>);
+pub struct Asked(BTreeSet<(i16, i16)>);
 
 impl Asked {
-    async fn ask<M: Request>(&mut self, client: &mut Client, version: i16, request: &M) -> M::Response {
+    /// Asks, and notes it.
+    pub async fn ask<M: Request>(&mut self, client: &mut Client, version: i16, request: &M) -> M::Response {
         self.0.insert((M::KEY.as_i16(), version));
         client.call(version, request).await
     }
@@ -31,6 +33,9 @@ async fn every_version_of_every_api_is_answered() {
     about_records(&mut asked, &mut client, id).await;
     about_configs(&mut asked, &mut client).await;
     about_groups(&mut asked, &mut client, id).await;
+    crate::lone::about_what_is_off(&mut asked, &mut client).await;
+    crate::lone::about_replicas(&mut asked, &mut client).await;
+    crate::lone::about_the_quorum(&mut asked, &mut client).await;
     let advertised: BTreeSet<(i16, i16)> = APIS
         .iter()
         .flat_map(|api| (api.min..=api.max).map(|version| (api.key.as_i16(), version)))

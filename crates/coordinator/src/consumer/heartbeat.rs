@@ -141,11 +141,20 @@ impl ConsumerGroup {
             .map(|member| member.current.assigned.clone())
             .unwrap_or_default();
 
+        // Votes are counted only where the outcome decides: counting takes as long as the group is large.
+        let nothing = Metadata::default();
+        let old = known.map_or(&nothing, |member| &member.metadata);
+        let same_subscription = old.topics == metadata.topics && old.regex == metadata.regex;
+        let votes_again = same_subscription && old.assignor != metadata.assignor;
+        let preferred = votes_again.then(|| self.preferred_assignor(ctx));
+
         let mut records = Vec::new();
         self.replace(&comer, &mut records);
         let id = comer.id().clone();
         let changed = self.set_member(&id, metadata, &mut records);
-        self.update_epoch(ctx, changed, &mut records);
+        // Another assignor is a reason for a new target assignment, as another subscription is (KAFKA-20434).
+        let outvoted = preferred.is_some_and(|before| before != self.preferred_assignor(ctx));
+        self.update_epoch(ctx, changed || outvoted, &mut records);
         self.update_target(ctx, &mut records);
         // A member says what it owns when that has changed. What it said before an earlier coordinator is
         // not known; but it says everything to a new one.
@@ -321,7 +330,7 @@ impl ConsumerGroup {
         changed
     }
 
-    /// Starts a new epoch if a subscription changed, an expression matches other topics, or the subscribed
+    /// Starts a new epoch if a subscription or the assignor changed, an expression matches other topics, or the subscribed
     /// topics are not what they were at the last one.
     pub(super) fn update_epoch(&mut self, ctx: &Context<'_>, changed: bool, records: &mut Vec<Record>) {
         let regexes_changed = self.update_regexes(ctx, records);

@@ -53,7 +53,7 @@ mod migrate;
 mod offsets;
 mod reconcile;
 pub mod records;
-mod regex;
+pub mod regex;
 mod target;
 
 #[cfg(test)]

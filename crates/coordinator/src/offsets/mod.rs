@@ -45,6 +45,24 @@ pub(crate) struct Offsets {
     count: usize,
 }
 
+impl Committed {
+    /// Whether a commit of `newer` changes nothing that a client or a restart could see, but for the time of the commit.
+    ///
+    /// Offsets expire by that time, so it is written again when it is older than a hundredth of the retention, and an
+    /// hour at most: an offset expires by no more than that earlier than if each commit were written. An offset with an
+    /// expiry of its own is always written.
+    fn is_current(&self, newer: &Committed, retention_ms: i64) -> bool {
+        let lasts_ms = (retention_ms / 100).min(60 * 60 * 1000);
+        let age_ms = newer.commit_ms.saturating_sub(self.commit_ms);
+        (0..lasts_ms).contains(&age_ms)
+            && (self.expire_ms, newer.expire_ms) == (-1, -1)
+            && self.offset == newer.offset
+            && self.leader_epoch == newer.leader_epoch
+            && self.metadata == newer.metadata
+            && self.topic_id == newer.topic_id
+    }
+}
+
 impl Offsets {
     /// How many there are.
     pub fn len(&self) -> usize {

@@ -127,11 +127,12 @@ impl<'a> Admitted<'a> {
         }
     }
 
-    /// Commits them all. How many there were.
+    /// Commits them all; those that change nothing without a record. How many there were.
     pub fn commit(
         &self,
         request: &OffsetCommitRequest,
         wall_ms: i64,
+        retention_ms: i64,
         offsets: &mut Offsets,
         records: &mut Vec<Record>,
     ) -> usize {
@@ -158,6 +159,11 @@ impl<'a> Admitted<'a> {
                 expire_ms,
                 topic_id: accepted.id,
             };
+            let index = partition.partition_index;
+            let stored = offsets.get(&request.group_id, &accepted.name, index);
+            if stored.is_some_and(|stored| stored.is_current(&committed, retention_ms)) {
+                continue;
+            }
             offsets.commit(
                 &request.group_id,
                 &accepted.name,

@@ -268,8 +268,19 @@ impl Shard {
                 let simple = ClassicGroup::new(id, Some(now.wall_ms));
                 self.groups.insert(id.detach(), Group::Classic(simple));
             }
-            let committed = admitted.commit(request, now.wall_ms, &mut self.offsets, &mut step.records);
+            let retention = self.config.offsets_retention_ms;
+            let before = step.records.len();
+            let committed = admitted.commit(
+                request,
+                now.wall_ms,
+                retention,
+                &mut self.offsets,
+                &mut step.records,
+            );
             self.counters.commits += committed as u64;
+            if step.records.len() == before {
+                return step.reply(token, GroupResponse::OffsetCommitUnchanged(admitted.answer()));
+            }
         }
         step.reply(token, GroupResponse::OffsetCommit(admitted.answer()));
     }

@@ -267,7 +267,9 @@ impl World {
     pub fn commit(&mut self, request: OffsetCommitRequest) -> i16 {
         let token = self.ask(GroupRequest::OffsetCommit(request));
         match self.got(token) {
-            Some(GroupResponse::OffsetCommit(answer)) => answer.topics[0].partitions[0].error_code,
+            Some(GroupResponse::OffsetCommit(answer) | GroupResponse::OffsetCommitUnchanged(answer)) => {
+                answer.topics[0].partitions[0].error_code
+            }
             other => panic!("no OffsetCommit answer: {other:?}"),
         }
     }

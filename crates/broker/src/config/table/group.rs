@@ -10,7 +10,7 @@ pub(super) const GROUP: &[OptionSpec] = &[
     OptionSpec::int("consumer.heartbeat.interval.ms").default("5000").at_least(1).synonyms(&[("group.consumer.heartbeat.interval.ms", 1)]).doc("How often members of this consumer group are told to heartbeat."),
     OptionSpec::int("consumer.session.timeout.ms").default("45000").at_least(1).synonyms(&[("group.consumer.session.timeout.ms", 1)]).doc("After how long without a heartbeat a member of this consumer group is gone."),
     OptionSpec::int("share.assignment.interval.ms").default("1000").at_least(0).synonyms(&[("group.share.assignment.interval.ms", 1)]).planned(SHARE),
-    OptionSpec::string("share.auto.offset.reset").default("latest").planned(SHARE),
+    OptionSpec::string("share.auto.offset.reset").default("latest").offset_reset().planned(SHARE),
     OptionSpec::int("share.delivery.count.limit").default("5").at_least(2).synonyms(&[("group.share.delivery.count.limit", 1)]).planned(SHARE),
     OptionSpec::int("share.heartbeat.interval.ms").default("5000").at_least(1).synonyms(&[("group.share.heartbeat.interval.ms", 1)]).planned(SHARE),
     OptionSpec::string("share.isolation.level").default("read_uncommitted").one_of(&["read_committed", "read_uncommitted"]).planned(SHARE),

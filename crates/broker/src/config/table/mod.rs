@@ -3,6 +3,7 @@
 //! Names, types, defaults and valid values are Kafka's wherever Kafka has the option. All else (loading,
 //! validation, DescribeConfigs, `drumlin config`, the docs page) is derived from here.
 
+mod client_metrics;
 mod cluster;
 mod group;
 mod groups;
@@ -35,6 +36,10 @@ static TOPIC: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| sorted(&[top
 /// Options of a group, sorted by name.
 static GROUP: LazyLock<Vec<&'static OptionSpec>> = LazyLock::new(|| sorted(&[group::GROUP]));
 
+/// Options of a client metrics subscription, sorted by name.
+static CLIENT_METRICS: LazyLock<Vec<&'static OptionSpec>> =
+    LazyLock::new(|| sorted(&[client_metrics::CLIENT_METRICS]));
+
 fn sorted(parts: &[&'static [OptionSpec]]) -> Vec<&'static OptionSpec> {
     let mut all: Vec<&'static OptionSpec> = parts.iter().flat_map(|part| part.iter()).collect();
     all.sort_by_key(|option| option.name);
@@ -56,6 +61,11 @@ pub fn group_options() -> &'static [&'static OptionSpec] {
     &GROUP
 }
 
+/// Every option of a client metrics subscription, sorted by name.
+pub fn client_metrics_options() -> &'static [&'static OptionSpec] {
+    &CLIENT_METRICS
+}
+
 /// True for an option that Kafka does not have.
 pub fn is_own(option: &OptionSpec) -> bool {
     own::OWN.iter().any(|own| own.name == option.name)
@@ -74,6 +84,11 @@ pub fn topic_option(name: &str) -> Option<&'static OptionSpec> {
 /// The group option of this exact name.
 pub fn group_option(name: &str) -> Option<&'static OptionSpec> {
     find(&GROUP, name)
+}
+
+/// The option of a client metrics subscription of this exact name.
+pub fn client_metrics_option(name: &str) -> Option<&'static OptionSpec> {
+    find(&CLIENT_METRICS, name)
 }
 
 fn find(options: &[&'static OptionSpec], name: &str) -> Option<&'static OptionSpec> {
@@ -155,6 +170,7 @@ mod tests {
             (broker_options(), None),
             (topic_options(), Some(broker_options())),
             (group_options(), Some(broker_options())),
+            (client_metrics_options(), None),
         ] {
             for pair in options.windows(2) {
                 assert!(pair[0].name < pair[1].name, "{} stands twice", pair[1].name);

@@ -10,6 +10,8 @@ pub(super) const QUORUM: &str = "The metadata log is in the object store: there 
 pub(super) const BROKERS: &str = "A cluster of several brokers is not there yet.";
 pub(super) const QUOTAS: &str = "Quotas are not there yet.";
 pub(super) const METRICS: &str = "Metrics are served over HTTP by `admin.listener`.";
+pub(super) const TELEMETRY: &str =
+    "No receiver of client metrics is there: subscriptions are kept, and no client is asked for anything.";
 pub(super) const THREADS: &str =
     "One asynchronous runtime does all the work: there are no thread pools or queues to size.";
 pub(super) const UNSTABLE: &str = "Nothing unstable is offered.";

@@ -538,6 +538,57 @@ fn the_assignor_that_most_wish_for() {
 }
 
 #[test]
+fn a_changed_wish_for_an_assignor_assigns_anew() {
+    let mut world = World::new();
+    let t = world.topics.create("t", 1);
+    let u = world.topics.create("u", 1);
+    for id in ["a", "b", "c"] {
+        world.heartbeat(&join(id, &["t", "u"])).expect("joins");
+    }
+    world.pass(1_000);
+    let epoch = world.group.epoch();
+    let wish = |world: &mut World, id: &str, assignor: &str| {
+        let mut request = beat(id, world.member(id).current.epoch, None);
+        request.server_assignor = Some(Str::from(assignor));
+        world.heartbeat(&request).expect("stays");
+    };
+    // Range gives the first partition of every topic to the same member, and uniform to different ones.
+    let is_range = |world: &World| {
+        ["a", "b", "c"].iter().any(|id| {
+            let target = world.group.target(id).cloned().unwrap_or_default();
+            target.contains_key(&t) && target.contains_key(&u)
+        })
+    };
+    assert!(!is_range(&world), "uniform is configured first");
+
+    // The vote of one decides when nobody else has voted.
+    wish(&mut world, "a", "range");
+    assert_eq!(world.group.epoch(), epoch + 1);
+    assert!(is_range(&world));
+    // The same wish again, and one more for what is in force, change nothing.
+    wish(&mut world, "a", "range");
+    wish(&mut world, "b", "range");
+    assert_eq!(world.group.epoch(), epoch + 1);
+    // A vote that loses changes nothing either, and is remembered.
+    wish(&mut world, "c", "uniform");
+    assert_eq!(world.group.epoch(), epoch + 1);
+    world.reload(false);
+    world.pass(1_000);
+    wish(&mut world, "b", "uniform");
+    assert_eq!(world.group.epoch(), epoch + 2);
+    assert!(!is_range(&world), "two wish for uniform now");
+    // Soon after an assignment the next one waits, and whoever comes then makes it.
+    world.config.consumer_assignment_interval_ms = 1_000;
+    wish(&mut world, "b", "range");
+    assert_eq!(world.group.epoch(), epoch + 3);
+    assert!(!is_range(&world));
+    world.pass(1_000);
+    let request = beat("c", world.member("c").current.epoch, None);
+    world.heartbeat(&request).expect("stays");
+    assert!(is_range(&world));
+}
+
+#[test]
 fn commits_with_an_epoch_of_before() {
     let mut world = World::new();
     let t = world.topics.create("t", 2);
