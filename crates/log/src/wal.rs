@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use drumlin_objects::chain::{AppendRefused, ChainEnd, ChainName, ChainWriter, ENTRY_HEADER_LEN, EntryKind};
+use drumlin_objects::crc::Crc;
 use drumlin_objects::{Bucket, BucketKind, Env};
 use drumlin_records::{BatchHeader, patch_offset_and_epoch};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -476,10 +477,15 @@ impl Wal {
             commit,
             permits,
         } = closed;
+        // Each byte is read once: the object's checksum follows from those of its extents, which fill it without a gap.
+        let mut body_crc = Crc::new();
         for extent in &mut extents {
             let start = extent.record.position as usize;
+            debug_assert_eq!(start as u64, ENTRY_HEADER_LEN as u64 + body_crc.length());
             extent.record.crc = crc32c::crc32c(&buf[start..start + extent.record.length as usize]);
+            body_crc.add(extent.record.crc, extent.record.length);
         }
+        let extents_end = buf.len();
         let footer = encode_footer(extents.iter().map(|extent| &extent.record));
         if self.bucket.kind() == BucketKind::Local {
             // Whole blocks are written from where they lie, and the file needs no cutting to its length.
@@ -488,14 +494,16 @@ impl Wal {
         }
         let footer_at = buf.len() as u64;
         buf.extend_from_slice(&footer);
+        body_crc.update(&buf[extents_end..]);
         self.counters.add_put(buf.len());
         loop {
             // The lock is held over the append, so that the commit finds the entry registered.
             let refused = {
                 let mut in_flight = lock(&self.in_flight);
+                let crc = Some(body_crc.value());
                 match self
                     .chain
-                    .append_from(EntryKind::Data, WAL_EPOCH, &mut buf, footer_at)
+                    .append_summed(EntryKind::Data, WAL_EPOCH, &mut buf, footer_at, crc)
                 {
                     Ok(appended) => {
                         self.in_flight_puts.fetch_add(1, Ordering::Relaxed);
