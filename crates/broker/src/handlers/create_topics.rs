@@ -163,10 +163,6 @@ fn check(
         Told::new(ErrorCode::InvalidTopic, what)
     })?;
     let (partitions, replication_factor) = layout(cx, config, topic)?;
-    if let Some(config) = topic.configs.iter().find(|config| config.value.is_none()) {
-        let what = format!("config `{}` has no value", config.name.as_str());
-        return Err(Told::new(ErrorCode::InvalidConfig, what));
-    }
     let configs = topic
         .configs
         .iter()
