@@ -110,7 +110,7 @@ const SOAKS: &[Soak] = &[
     Soak {
         name: "decoders",
         title: "Broken requests, decoded here and by Kafka's classes",
-        slice_seconds: 120,
+        slice_seconds: 600,
         driver: Driver::ProgramAlone,
     },
     Soak {

@@ -156,7 +156,9 @@ fn unknown_tags_are_merged_in_order() {
 
 /// FetchRequest 17 without partitions, and with this section of tagged fields.
 fn fetch_with_tags(section: &[u8]) -> Result<FetchRequest, DecodeError> {
-    let plain = FetchRequest::default().to_bytes(17).unwrap();
+    let plain = FetchRequest::default()
+        .to_bytes(17)
+        .expect("an encodable request");
     let body = [&plain[..plain.len() - 1], section].concat();
     FetchRequest::decode_exact(&Bytes::from(body), 17)
 }

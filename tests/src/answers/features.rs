@@ -291,7 +291,6 @@ fn cluster(pair: &mut Pair) -> anyhow::Result<()> {
     // On a listener without authentication there is nothing to authenticate.
     pair.ask("a mechanism", |_: &Side, _| SaslHandshakeRequest {
         mechanism: "PLAIN".into(),
-        ..Default::default()
     })?;
     pair.ask("a password", |_: &Side, _| SaslAuthenticateRequest {
         auth_bytes: Bytes::from_static(b"\0user\0password"),

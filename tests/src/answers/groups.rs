@@ -29,7 +29,9 @@ pub(super) fn ask_all(pair: &mut Pair) -> anyhow::Result<()> {
     pair.create_topic("grouped", 2, &[])?;
     join_refused(pair)?;
     classic(pair)?;
-    offsets(pair)?;
+    commit_offsets(pair)?;
+    fetch_offsets(pair)?;
+    delete_offsets(pair)?;
     consumer(pair)?;
     describe(pair)
 }
@@ -181,7 +183,7 @@ fn leave(group: &str, member: &str, version: i16) -> LeaveGroupRequest {
     }
 }
 
-fn offsets(pair: &mut Pair) -> anyhow::Result<()> {
+fn commit_offsets(pair: &mut Pair) -> anyhow::Result<()> {
     for (what, group, member, generation, topic, metadata) in [
         (
             "from outside of a group",
@@ -220,6 +222,10 @@ fn offsets(pair: &mut Pair) -> anyhow::Result<()> {
         };
         pair.ask(what, request)?;
     }
+    Ok(())
+}
+
+fn fetch_offsets(pair: &mut Pair) -> anyhow::Result<()> {
     for (what, group, topic) in [
         ("what is committed, and what is not", "committed", Some("grouped")),
         ("all", "committed", None),
@@ -269,6 +275,10 @@ fn offsets(pair: &mut Pair) -> anyhow::Result<()> {
         };
         pair.ask(what, request)?;
     }
+    Ok(())
+}
+
+fn delete_offsets(pair: &mut Pair) -> anyhow::Result<()> {
     for (what, group, topic) in [
         ("an offset", "committed", "grouped"),
         ("an unknown topic", "committed", "nowhere"),
@@ -280,13 +290,8 @@ fn offsets(pair: &mut Pair) -> anyhow::Result<()> {
             group_id: group.into(),
             topics: vec![OffsetDeleteRequestTopic {
                 name: topic.into(),
-                partitions: vec![OffsetDeleteRequestPartition {
-                    partition_index: 1,
-                    ..Default::default()
-                }],
-                ..Default::default()
+                partitions: vec![OffsetDeleteRequestPartition { partition_index: 1 }],
             }],
-            ..Default::default()
         };
         pair.ask(what, request)?;
     }

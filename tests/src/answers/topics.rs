@@ -30,7 +30,9 @@ pub(super) fn ask_all(pair: &mut Pair) -> anyhow::Result<()> {
     create_partitions(pair)?;
     metadata(pair)?;
     describe_topic_partitions(pair)?;
-    configs(pair)?;
+    alter_incrementally(pair)?;
+    alter_configs(pair)?;
+    describe_configs(pair)?;
     log_dirs(pair)?;
     delete(pair)
 }
@@ -234,7 +236,7 @@ fn describe_topic_partitions(pair: &mut Pair) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn configs(pair: &mut Pair) -> anyhow::Result<()> {
+fn alter_incrementally(pair: &mut Pair) -> anyhow::Result<()> {
     let set_retention =
         |_: &Side, _: i16| incremental_of(TOPIC, "topics", "retention.ms", 0, Some("7200000"));
     pair.ask("set", set_retention)?;
@@ -287,6 +289,10 @@ fn configs(pair: &mut Pair) -> anyhow::Result<()> {
         let request = |_: &Side, _: i16| incremental_of(kind, resource, option, operation, value);
         pair.ask(what, request)?;
     }
+    Ok(())
+}
+
+fn alter_configs(pair: &mut Pair) -> anyhow::Result<()> {
     for (what, resource, option, value) in [
         ("set", "topics", "retention.ms", Some("7200000")),
         ("a value that is none", "topics", "retention.ms", Some("much")),
@@ -309,6 +315,10 @@ fn configs(pair: &mut Pair) -> anyhow::Result<()> {
         };
         pair.ask(what, request)?;
     }
+    Ok(())
+}
+
+fn describe_configs(pair: &mut Pair) -> anyhow::Result<()> {
     for (what, kind, resource, option) in [
         ("a topic's option", TOPIC, "topics", "retention.ms"),
         ("a topic's option of a list", TOPIC, "topics", "cleanup.policy"),

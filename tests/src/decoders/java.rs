@@ -57,6 +57,9 @@ impl Java {
         process::run(compile, Duration::from_secs(120)).context("Decoder.java")?;
         let mut command = Command::new("java");
         command
+            // A refusal is an exception, and every other request is refused: no traces of them. Hundreds of classes
+            // run a little each, which the quicker compiler serves best.
+            .args(["-XX:-StackTraceInThrowable", "-XX:TieredStopAtLevel=1"])
             .args(["-Xmx1G", "-XX:+UseSerialGC", "-cp"])
             .arg(format!("{}:{class_path}", dir.display()))
             .arg("Decoder")
