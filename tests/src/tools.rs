@@ -116,6 +116,18 @@ pub enum Tool {
     ConnectDistributed,
     /// `connect-mirror-maker`
     MirrorMaker,
+    /// `kafka-acls`
+    Acls,
+    /// `kafka-leader-election`
+    LeaderElection,
+    /// `kafka-reassign-partitions`
+    ReassignPartitions,
+    /// `kafka-metadata-quorum`
+    MetadataQuorum,
+    /// `kafka-features`
+    Features,
+    /// `kafka-transactions`
+    Transactions,
     /// The word count among the examples of Kafka Streams.
     WordCount,
 }
@@ -141,6 +153,12 @@ impl Tool {
             Tool::ConsumerPerf => "org.apache.kafka.tools.ConsumerPerformance",
             Tool::ConnectDistributed => "org.apache.kafka.connect.cli.ConnectDistributed",
             Tool::MirrorMaker => "org.apache.kafka.connect.mirror.MirrorMaker",
+            Tool::Acls => "org.apache.kafka.tools.AclCommand",
+            Tool::LeaderElection => "org.apache.kafka.tools.LeaderElectionCommand",
+            Tool::ReassignPartitions => "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+            Tool::MetadataQuorum => "org.apache.kafka.tools.MetadataQuorumCommand",
+            Tool::Features => "org.apache.kafka.tools.FeatureCommand",
+            Tool::Transactions => "org.apache.kafka.tools.TransactionsCommand",
             Tool::WordCount => "org.apache.kafka.streams.examples.wordcount.WordCountDemo",
         }
     }

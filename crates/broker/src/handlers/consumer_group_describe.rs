@@ -42,7 +42,7 @@ async fn describe(cx: &Cx, group_id: Str, looked_up: bool, operations: bool) -> 
             ..Default::default()
         },
     };
-    group.authorized_operations = Operations::OnGroup.answer(operations && group.error_code == 0);
+    group.authorized_operations = Operations::Group.answer(operations && group.error_code == 0);
     cx.broker
         .metrics
         .error(ApiKey::ConsumerGroupDescribe, group.error_code);

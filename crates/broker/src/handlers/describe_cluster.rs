@@ -54,7 +54,7 @@ pub async fn handle(cx: &Cx, request: DescribeClusterRequest) -> DescribeCluster
         cluster_id: Str::from(&*image.cluster_id),
         controller_id: image.controller,
         brokers,
-        cluster_authorized_operations: Operations::OnCluster
+        cluster_authorized_operations: Operations::Cluster
             .answer(request.include_cluster_authorized_operations),
         ..Default::default()
     }

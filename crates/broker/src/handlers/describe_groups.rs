@@ -44,7 +44,7 @@ async fn describe(cx: &Cx, group_id: Str, looked_up: bool, operations: bool) -> 
     if cx.version < MESSAGES_FROM {
         group.error_message = None;
     }
-    group.authorized_operations = Operations::OnGroup.answer(operations && group.error_code == 0);
+    group.authorized_operations = Operations::Group.answer(operations && group.error_code == 0);
     cx.broker.metrics.error(ApiKey::DescribeGroups, group.error_code);
     group
 }

@@ -76,7 +76,7 @@ fn unknown(cx: &Cx, name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic {
         error_code: cx.error(ApiKey::DescribeTopicPartitions, code),
         name: Some(Str::from(name)),
-        topic_authorized_operations: Operations::OnTopic.answer(true),
+        topic_authorized_operations: Operations::Topic.answer(true),
         ..Default::default()
     }
 }
@@ -112,7 +112,7 @@ fn describe(
         topic_id: Uuid(topic.id),
         is_internal: names::is_internal(&topic.name),
         partitions,
-        topic_authorized_operations: Operations::OnTopic.answer(true),
+        topic_authorized_operations: Operations::Topic.answer(true),
         ..Default::default()
     }
 }

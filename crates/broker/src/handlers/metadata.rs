@@ -66,7 +66,7 @@ fn header(cx: &Cx, image: &Image, request: &MetadataRequest) -> MetadataResponse
         brokers: brokers(cx, image),
         cluster_id: Some(Str::from(&*image.cluster_id)),
         controller_id: image.controller,
-        cluster_authorized_operations: Operations::OnCluster
+        cluster_authorized_operations: Operations::Cluster
             .answer(request.include_cluster_authorized_operations),
         ..Default::default()
     }
@@ -91,7 +91,7 @@ fn answer(cx: &Cx, image: &Image, asked: &MetadataRequestTopic, operations: bool
         error_code: cx.error(ApiKey::Metadata, code),
         name: asked.name.clone(),
         topic_id: asked.topic_id,
-        topic_authorized_operations: Operations::OnTopic.answer(operations),
+        topic_authorized_operations: Operations::Topic.answer(operations),
         ..Default::default()
     };
     if asked.topic_id != Uuid::default() {
@@ -134,7 +134,7 @@ fn describe(image: &Image, topic: &TopicImage, operations: bool) -> MetadataResp
                 }
             })
             .collect(),
-        topic_authorized_operations: Operations::OnTopic.answer(operations),
+        topic_authorized_operations: Operations::Topic.answer(operations),
         ..Default::default()
     }
 }

@@ -79,11 +79,11 @@ pub(crate) const NO_OPERATIONS: i32 = i32::MIN;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operations {
     /// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
-    OnTopic,
+    Topic,
     /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
-    OnGroup,
+    Group,
     /// CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE.
-    OnCluster,
+    Cluster,
 }
 
 impl Operations {
@@ -91,9 +91,9 @@ impl Operations {
     pub(crate) const fn answer(self, asked: bool) -> i32 {
         match self {
             _ if !asked => NO_OPERATIONS,
-            Self::OnTopic => bits(&[3, 4, 5, 6, 7, 8, 10, 11]),
-            Self::OnGroup => bits(&[3, 6, 8, 10, 11]),
-            Self::OnCluster => bits(&[5, 7, 8, 9, 10, 11, 12]),
+            Self::Topic => bits(&[3, 4, 5, 6, 7, 8, 10, 11]),
+            Self::Group => bits(&[3, 6, 8, 10, 11]),
+            Self::Cluster => bits(&[5, 7, 8, 9, 10, 11, 12]),
         }
     }
 }
