@@ -29,6 +29,8 @@ use crate::wal::{Unsealed, WAL_EPOCH, Wal};
 
 /// With more partitions than this behind, rounds keep to their time.
 const EARLY_PARTITIONS: usize = 256;
+/// Swept topics that are told of; of those before, the next start tells again while their tombstones stand.
+const SWEPT_TOPICS: usize = 10_000;
 /// How long a failed round waits before it tries again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -80,6 +82,8 @@ pub(crate) struct Keeper {
     trims: VecDeque<(Instant, u64)>,
     /// What earlier incarnations left is to be swept once their data is sealed here.
     pub(crate) sweep_due: bool,
+    /// That holds for earlier incarnations of all nodes: none of them is alive.
+    pub(crate) sole: bool,
     next_retention: Instant,
     last_round: Instant,
     retry: Duration,
@@ -138,6 +142,7 @@ impl Keeper {
             folded_away: Vec::new(),
             trims: VecDeque::new(),
             sweep_due: recovered.inherited,
+            sole: recovered.sole,
             next_retention,
             last_round: now,
             retry: RETRY.0,
@@ -560,7 +565,10 @@ impl Keeper {
         let pending: BTreeSet<TopicId> = self.dropped.iter().map(|id| id.topic).collect();
         let swept: Vec<TopicId> = topics.difference(&pending).copied().collect();
         if !swept.is_empty() {
-            self.log.shared().swept.send_modify(|known| known.extend(swept));
+            self.log.shared().swept.send_modify(|known| {
+                known.extend(swept);
+                known.drain(..known.len().saturating_sub(SWEPT_TOPICS));
+            });
         }
         failed.map_or(Ok(()), |error| Err(error.into()))
     }

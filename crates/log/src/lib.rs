@@ -19,6 +19,7 @@ mod damage;
 pub mod export;
 mod fold;
 mod footer;
+mod give_up;
 #[cfg(test)]
 mod formats;
 mod hotcache;
@@ -47,6 +48,7 @@ mod wal;
 
 pub use codec::FormatError;
 pub use commit::{Commit, CommitError};
+pub use give_up::{GiveUpError, give_up};
 pub use layout::{SnapshotName, snapshot_prefix};
 pub use log::{AppendError, AppendOptions, Appended, DeleteRecordsError, Log, StartError};
 pub use metrics::LogMetrics;
