@@ -366,9 +366,10 @@ async fn follow_chains(shared: Arc<Shared>) {
 /// The records that take swept chains out of the image, as many as one entry is to hold.
 fn forgotten(image: &Image, gone: &SweptChains) -> Vec<Record> {
     // The newest first: from there it is not far to the heir of all.
-    let older = image.incarnations.iter().rev().filter(|(incarnation, state)| {
-        state.end.is_some() && gone.contains(state.node_id, **incarnation)
-    });
+    let older =
+        image.incarnations.iter().rev().filter(|(incarnation, state)| {
+            state.end.is_some() && gone.contains(state.node_id, **incarnation)
+        });
     let heirs = older.filter_map(|(incarnation, _)| Some((*incarnation, image.heir_of(*incarnation)?)));
     let records = heirs.take(CHAINS_AT_ONCE).flat_map(|(incarnation, heir)| {
         [

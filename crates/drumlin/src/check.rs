@@ -13,8 +13,8 @@ use drumlin_cluster::{Birth, Image, PREFIX};
 use drumlin_log::TopicId;
 use drumlin_log::check::{CheckOptions, Progress, check as walk};
 use drumlin_objects::chain::read_birth;
-use drumlin_objects::{Env, Reason};
 use drumlin_objects::probe::{FULL_KEYS, FULL_RACERS, probe as race};
+use drumlin_objects::{Env, Reason};
 use tracing::warn;
 
 use crate::args::Configuration;
@@ -104,7 +104,10 @@ pub fn give_up(configuration: &Configuration, keys: &[String]) -> anyhow::Result
         };
         let birth = Birth::decode(&entry.body()).context("the bucket's birth object cannot be read")?;
         drumlin_log::give_up(&bucket, &birth.cluster_id.to_string(), keys).await?;
-        println!("given up: {}; start the broker, and it goes on without the records that were there", keys.join(" "));
+        println!(
+            "given up: {}; start the broker, and it goes on without the records that were there",
+            keys.join(" ")
+        );
         Ok(ExitCode::SUCCESS)
     })
 }

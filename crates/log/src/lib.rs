@@ -19,9 +19,9 @@ mod damage;
 pub mod export;
 mod fold;
 mod footer;
-mod give_up;
 #[cfg(test)]
 mod formats;
+mod give_up;
 mod hotcache;
 mod keeper;
 mod layout;

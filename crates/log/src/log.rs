@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drumlin_objects::cache::BlockCache;
-use drumlin_objects::chain::{
-    BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, put_birth,
-};
+use drumlin_objects::chain::{BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, put_birth};
 use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, BucketKind, Env, Reason};
 use drumlin_records::BatchHeader;
@@ -187,7 +185,9 @@ impl Log {
         partitions: Vec<PartitionSpec>,
     ) -> Result<Self, StartError> {
         let name = layout::wal_chain(&identity);
-        let estate = recovered.as_ref().and_then(|recovered| recovered.estate.as_deref());
+        let estate = recovered
+            .as_ref()
+            .and_then(|recovered| recovered.estate.as_deref());
         let birth = birth_body(estate);
         match put_birth(bucket, &name, 0, birth, Reason::Wal).await? {
             BirthOutcome::Created => {}

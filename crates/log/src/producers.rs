@@ -396,7 +396,13 @@ mod tests {
         let (mut producers, count) = (Producers::default(), PRODUCERS as i64);
         let mut offset = 0;
         let mut append = |producers: &mut Producers, id: i64, first: i32, committed: i64| {
-            producers.appended(&batch(id, 0, first), offset, committed, Instant::now(), Commit::done());
+            producers.appended(
+                &batch(id, 0, first),
+                offset,
+                committed,
+                Instant::now(),
+                Commit::done(),
+            );
             offset += 2;
         };
         for id in 0..count {

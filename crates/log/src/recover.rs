@@ -197,7 +197,10 @@ pub async fn recover(
 async fn restore_birth(bucket: &Bucket, name: &ChainName, previous: &Previous) -> Result<(), RecoverError> {
     let body = birth_body(previous.estate.as_deref());
     put_birth(bucket, name, 0, body, Reason::Recovery).await?;
-    tracing::warn!(key = name.entry_key(0), "the log's first entry was missing and has been written again");
+    tracing::warn!(
+        key = name.entry_key(0),
+        "the log's first entry was missing and has been written again"
+    );
     Ok(())
 }
 

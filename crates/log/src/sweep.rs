@@ -91,7 +91,10 @@ impl Keeper {
                 continue;
             };
             let chain = layout::wal_prefix(node, incarnation);
-            if !self.is_inherited(node, incarnation) || needed.contains(&object.key) || needed.contains(&chain) {
+            if !self.is_inherited(node, incarnation)
+                || needed.contains(&object.key)
+                || needed.contains(&chain)
+            {
                 continue;
             }
             // Slot 0 and whatever may be a fence stay.

@@ -102,7 +102,10 @@ async fn what_is_given_up_costs_only_what_it_held() {
     let nothing = give_up(&history.bucket, "test", &["topic/x".to_owned()]).await;
     assert!(matches!(nothing, Err(GiveUpError::NotAnEntry(_))), "{nothing:?}");
     give_up(&history.bucket, "test", &lost).await.unwrap();
-    let expected: Vec<i64> = history.written[&0][2..4].iter().map(|(offset, _)| *offset).collect();
+    let expected: Vec<i64> = history.written[&0][2..4]
+        .iter()
+        .map(|(offset, _)| *offset)
+        .collect();
     for life in 0..3 {
         let log = history.start().await;
         assert_eq!(unreadable(&history, &log, 0).await, expected, "life {life}");
@@ -113,12 +116,26 @@ async fn what_is_given_up_costs_only_what_it_held() {
         }
         history.append(&log, 0, 2).await;
         history.append(&log, 1, 1).await;
-        tokio::time::timeout(common::PATIENCE, log.seal_now()).await.unwrap();
-        assert_eq!(unreadable(&history, &log, 0).await, expected, "sealed, life {life}");
-        assert_eq!(unreadable(&history, &log, 1).await, [0_i64; 0], "sealed, life {life}");
+        tokio::time::timeout(common::PATIENCE, log.seal_now())
+            .await
+            .unwrap();
+        assert_eq!(
+            unreadable(&history, &log, 0).await,
+            expected,
+            "sealed, life {life}"
+        );
+        assert_eq!(
+            unreadable(&history, &log, 1).await,
+            [0_i64; 0],
+            "sealed, life {life}"
+        );
         history.stop(log).await;
         let report = history.checked().await;
-        let found: Vec<_> = report.findings.iter().map(|found| (found.kind, found.key.as_str())).collect();
+        let found: Vec<_> = report
+            .findings
+            .iter()
+            .map(|found| (found.kind, found.key.as_str()))
+            .collect();
         assert_eq!(found, [(Kind::Damaged, lost[0].as_str())], "{report}");
     }
     // Retention passes the offsets, and nothing of it is left.
@@ -127,11 +144,15 @@ async fn what_is_given_up_costs_only_what_it_held() {
     let after = history.written[&0][4].0;
     assert_eq!(log.delete_records(vec![(partition, after)]).await, [Ok(after)]);
     history.append(&log, 0, 1).await;
-    tokio::time::timeout(common::PATIENCE, log.seal_now()).await.unwrap();
+    tokio::time::timeout(common::PATIENCE, log.seal_now())
+        .await
+        .unwrap();
     history.stop(log).await;
     let log = history.start().await;
     history.append(&log, 0, 1).await;
-    tokio::time::timeout(common::PATIENCE, log.seal_now()).await.unwrap();
+    tokio::time::timeout(common::PATIENCE, log.seal_now())
+        .await
+        .unwrap();
     history.stop(log).await;
     let report = history.checked().await;
     assert!(report.is_clean(), "{report}");
@@ -175,25 +196,35 @@ async fn a_changed_node_id_leaves_nothing_behind() {
     let log = history.start().await;
     let beside = history.checked().await;
     assert!(beside.is_clean(), "{beside}");
-    assert_eq!((beside.records, beside.partitions), (before.records, before.partitions));
+    assert_eq!(
+        (beside.records, beside.partitions),
+        (before.records, before.partitions)
+    );
     for p in 0..3 {
         assert_eq!(unreadable(&history, &log, p).await, [0_i64; 0]);
     }
     // Merged bundles leave nothing under the old prefix.
     for _ in 0..4 {
         history.append_each(&log, 0..4, 1).await;
-        tokio::time::timeout(common::PATIENCE, log.seal_now()).await.unwrap();
+        tokio::time::timeout(common::PATIENCE, log.seal_now())
+            .await
+            .unwrap();
     }
     history.stop(log).await;
     let log = history.start().await;
     history.append(&log, 0, 1).await;
-    tokio::time::timeout(common::PATIENCE, log.seal_now()).await.unwrap();
+    tokio::time::timeout(common::PATIENCE, log.seal_now())
+        .await
+        .unwrap();
     history.stop(log).await;
     let mut old = keys(&history.root());
     old.retain(|key| key.starts_with("wal/") && key.split('/').nth(2) == Some("1"));
     for key in old {
         let kind = std::fs::read(history.file(&key)).unwrap()[5];
-        assert!(key.contains("/log/") && matches!(kind, 0 | 2), "{key} was left behind");
+        assert!(
+            key.contains("/log/") && matches!(kind, 0 | 2),
+            "{key} was left behind"
+        );
     }
     let report = history.checked().await;
     assert!(report.is_clean(), "{report}");

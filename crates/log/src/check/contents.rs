@@ -343,7 +343,9 @@ fn check_entry(name: &ChainName, key: &str, bytes: Bytes, deep: bool) -> Result<
     placed.map_err(|error| error.to_string())?;
     match entry.header.kind {
         EntryKind::GivenUp => {
-            return Err("it was given up with `drumlin store give-up`: the records that it held are lost".to_owned());
+            return Err(
+                "it was given up with `drumlin store give-up`: the records that it held are lost".to_owned(),
+            );
         }
         EntryKind::Checkpoint => {
             entry.checkpoint().map_err(|error| error.to_string())?;

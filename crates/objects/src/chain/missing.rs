@@ -33,7 +33,9 @@ pub struct MissingEntries {
 impl MissingEntries {
     /// Their keys.
     pub fn keys(&self) -> impl Iterator<Item = String> {
-        self.slots.iter().map(|slot| super::entry_key(&self.prefix, *slot))
+        self.slots
+            .iter()
+            .map(|slot| super::entry_key(&self.prefix, *slot))
     }
 
     /// Names the first few, for a line of the log.
@@ -43,7 +45,10 @@ impl MissingEntries {
         let more = self.slots.len().saturating_sub(NAMED);
         match more {
             0 => named.join(" "),
-            _ => format!("{} and {more} more (`drumlin store check` names all)", named.join(" ")),
+            _ => format!(
+                "{} and {more} more (`drumlin store check` names all)",
+                named.join(" ")
+            ),
         }
     }
 }
@@ -111,7 +116,10 @@ pub(super) async fn find_missing(
         }
         end += 1;
     }
-    let above = objects.iter().rev().take_while(|(slot, _)| *slot >= end + MAX_WINDOW);
+    let above = objects
+        .iter()
+        .rev()
+        .take_while(|(slot, _)| *slot >= end + MAX_WINDOW);
     let mut proof = None;
     for (slot, _) in above {
         // Only what is certainly an entry of this chain proves anything.
@@ -124,7 +132,9 @@ pub(super) async fn find_missing(
             Err(error) => return Err(error),
         }
     }
-    let Some(proof) = proof else { return Ok(Search::None) };
+    let Some(proof) = proof else {
+        return Ok(Search::None);
+    };
     // A list is no snapshot, and a live owner may have moved on: the proof was seen, so what is not there now was deleted;
     // rightly, if a checkpoint has replaced it meanwhile (its marker comes before deletions, rule D1).
     let there = !fenced && read_header(bucket, name, end, why).await?.is_some();
@@ -161,7 +171,12 @@ async fn is_fence(bucket: &Bucket, name: &ChainName, slot: u64, why: Reason) -> 
 ///
 /// A fence that a start of an older version put into the hole gives way: it ends nothing, since entries above it were
 /// committed, and the slot stays taken.
-pub async fn give_up_entry(bucket: &Bucket, name: &ChainName, slot: u64, why: Reason) -> Result<bool, ChainError> {
+pub async fn give_up_entry(
+    bucket: &Bucket,
+    name: &ChainName,
+    slot: u64,
+    why: Reason,
+) -> Result<bool, ChainError> {
     if is_fence(bucket, name, slot, why).await? {
         bucket.delete(&name.entry_key(slot), why).await?;
     }
