@@ -367,7 +367,7 @@ async fn follow_chains(shared: Arc<Shared>) {
             let mut some = false;
             let outcome = shared
                 .change(Duration::from_secs(60), |image| {
-                    let records = forgotten(image, shared.node_id, &gone);
+                    let records = forgotten(image, &gone);
                     some = !records.is_empty();
                     Ok(records)
                 })
@@ -385,13 +385,13 @@ async fn follow_chains(shared: Arc<Shared>) {
     }
 }
 
-/// The records that take swept chains of a node out of the image, as many as one entry is to hold.
-fn forgotten(image: &Image, node_id: i32, gone: &SweptChains) -> Vec<Record> {
+/// The records that take swept chains out of the image, as many as one entry is to hold.
+fn forgotten(image: &Image, gone: &SweptChains) -> Vec<Record> {
     // The newest first: from there it is not far to the heir of all.
-    let older = image.incarnations.iter().rev().filter(|(incarnation, state)| {
-        // What a node of another id left is not this one's to sweep.
-        state.node_id == node_id && state.end.is_some() && gone.contains(**incarnation)
-    });
+    let older =
+        image.incarnations.iter().rev().filter(|(incarnation, state)| {
+            state.end.is_some() && gone.contains(state.node_id, **incarnation)
+        });
     let heirs = older.filter_map(|(incarnation, _)| Some((*incarnation, image.heir_of(*incarnation)?)));
     let records = heirs.take(CHAINS_AT_ONCE).flat_map(|(incarnation, heir)| {
         [

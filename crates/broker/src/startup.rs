@@ -207,7 +207,7 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
         estate: last.from.and_then(|from| from.estate),
     });
     let began = Instant::now();
-    let recovered = match &previous {
+    let mut recovered = match &previous {
         Some(last) => {
             let take = || recover(env, bucket, Some(last));
             let what = "taking over from the last start";
@@ -233,6 +233,10 @@ pub async fn start(env: &Env, config: &BrokerConfig, bucket: &Bucket) -> Result<
     };
     let cache = Arc::new(HybridBlockCache::new(cache_config(env, config, bucket)));
     let image = metadata.image();
+    if let Some(recovered) = &mut recovered {
+        let mut alive = image.live_incarnations().map(|(alive, _)| alive);
+        recovered.sole = alive.all(|alive| alive == incarnation);
+    }
     let starting = Log::start(
         env,
         bucket,

@@ -55,6 +55,12 @@ pub enum StoreCommand {
     Check,
     /// Test that the store's put-if-absent is atomic
     Probe,
+    /// Go on without WAL objects that were deleted: the records that they held are lost
+    GiveUp {
+        /// Keys, as the refused start or `store check` names them
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
+    },
 }
 
 impl Configuration {

@@ -1,18 +1,20 @@
-//! `drumlin store check` and `drumlin store probe`.
+//! `drumlin store check`, `drumlin store probe` and `drumlin store give-up`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use drumlin_broker::config::LogFormat;
 use drumlin_broker::startup;
-use drumlin_cluster::Image;
+use drumlin_cluster::{Birth, Image, PREFIX};
 use drumlin_log::TopicId;
 use drumlin_log::check::{CheckOptions, Progress, check as walk};
-use drumlin_objects::Env;
+use drumlin_objects::chain::read_birth;
 use drumlin_objects::probe::{FULL_KEYS, FULL_RACERS, probe as race};
+use drumlin_objects::{Env, Reason};
 use tracing::warn;
 
 use crate::args::Configuration;
@@ -84,6 +86,27 @@ pub fn probe(configuration: &Configuration) -> anyhow::Result<ExitCode> {
         println!(
             "{}: {} writers raced on each of {} keys, one won each: {} puts were refused, {} failed",
             config.store.url, report.racers, report.keys, report.refused, report.failed
+        );
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Goes on without WAL objects that were deleted. A local directory must not be in use.
+pub fn give_up(configuration: &Configuration, keys: &[String]) -> anyhow::Result<ExitCode> {
+    let (config, _) = configuration.load()?;
+    start_logging(LogFormat::Text);
+    runtime()?.block_on(async {
+        let env = Env::real();
+        let bucket = startup::open_bucket(&config, &env)?;
+        let _lock = bucket.lock_local()?;
+        let Some(entry) = read_birth(&bucket, PREFIX, Reason::Recovery).await? else {
+            bail!("the bucket holds no cluster: check store.url");
+        };
+        let birth = Birth::decode(&entry.body()).context("the bucket's birth object cannot be read")?;
+        drumlin_log::give_up(&bucket, &birth.cluster_id.to_string(), keys).await?;
+        println!(
+            "given up: {}; start the broker, and it goes on without the records that were there",
+            keys.join(" ")
         );
         Ok(ExitCode::SUCCESS)
     })

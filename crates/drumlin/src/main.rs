@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Serve => serve::run(&arguments.configuration),
         Command::Config { markdown } => options::run(markdown),
         Command::Store(StoreCommand::Check) => check::check(&arguments.configuration),
+        Command::Store(StoreCommand::GiveUp { keys }) => check::give_up(&arguments.configuration, &keys),
         Command::Store(StoreCommand::Probe) => check::probe(&arguments.configuration),
         Command::Export { topic, directory } => export::run(&arguments.configuration, &topic, &directory),
     };

@@ -1,6 +1,6 @@
 //! `drumlin store check`: walks a bucket and reports every broken, missing or orphaned object. Changes nothing.
 //!
-//! Owns no format: it reads with the readers of the rest. The newest incarnation of each node says what there must
+//! Owns no format: it reads with the readers of the rest. The newest incarnation says what there must
 //! be ([`view`]); all of that is read whole and verified ([`contents`]). What nothing names, and no broker will
 //! remove by itself, is an orphan. It needs no lock and fences nobody: a broker may run meanwhile, so what seems
 //! to be missing or orphaned is looked at a second time before it is reported.
@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drumlin_objects::chain::{
-    ChainError, ChainId, ChainName, EntryKind, newest_checkpoint, number_of, read_birth, read_header,
+    ChainError, ChainId, ChainName, EntryKind, missing_entries, newest_checkpoint, number_of, read_birth,
+    read_header,
 };
 use drumlin_objects::{Bucket, BucketKind, Env, Listed, Reason, StoreError};
 use futures::StreamExt;
@@ -30,7 +31,7 @@ use futures::StreamExt;
 use self::contents::{Checker, OwnedSpan, READS};
 use self::names::{Names, names};
 pub use self::report::{Finding, Kind, Progress, Report};
-use self::view::{NewestChain, View, end_of, newest_chains, parse_wal_key, read_view};
+use self::view::{NewestChain, View, end_of, newest_chain, parse_wal_key, read_view};
 use crate::layout;
 use crate::recover::RecoverError;
 use crate::state::decode_state_root;
@@ -126,14 +127,13 @@ async fn second_look(
     };
     let mut views = Vec::new();
     let mut all_seen = true;
-    for chain in newest_chains(bucket, &listed).await {
-        match chain {
-            Ok(chain) => match read_view(bucket, &chain, true).await {
-                Ok(view) => views.push(view),
-                Err(_) => all_seen = false,
-            },
+    match newest_chain(bucket, &listed).await {
+        None => {}
+        Some(Ok(chain)) => match read_view(bucket, &chain, true).await {
+            Ok(view) => views.push(view),
             Err(_) => all_seen = false,
-        }
+        },
+        Some(Err(_)) => all_seen = false,
     }
     let named = names(bucket, &views).await;
     // Where the state cannot be read, nothing has taken the place of what it named before.
@@ -151,33 +151,23 @@ async fn second_look(
     Ok(())
 }
 
-/// The state of each node, as far as it can be read, and whether some of it cannot.
+/// The newest state, as far as it can be read, and whether some of it cannot.
 async fn views(checker: &Checker<'_>) -> (Vec<View>, bool) {
-    let (mut views, mut blind) = (Vec::new(), false);
-    for chain in newest_chains(checker.bucket, checker.listed).await {
-        let chain = match chain {
-            Ok(chain) => chain,
-            Err(error) => {
-                chain_failed(checker, error);
-                blind = true;
-                continue;
-            }
-        };
-        let failed = match read_view(checker.bucket, &chain, true).await {
-            Ok(view) => {
-                views.push(view);
-                continue;
-            }
-            Err(error) => error,
-        };
-        blind = true;
-        recover_failed(checker, &chain, failed).await;
-        // What the newest checkpoint says can be checked all the same.
-        if let Ok(view) = read_view(checker.bucket, &chain, false).await {
-            views.push(view);
+    let chain = match newest_chain(checker.bucket, checker.listed).await {
+        None => return (Vec::new(), false),
+        Some(Ok(chain)) => chain,
+        Some(Err(error)) => {
+            chain_failed(checker, error);
+            return (Vec::new(), true);
         }
+    };
+    match read_view(checker.bucket, &chain, true).await {
+        Ok(view) => return (vec![view], false),
+        Err(error) => recover_failed(checker, &chain, error).await,
     }
-    (views, blind)
+    // What the newest checkpoint says can be checked all the same.
+    let view = read_view(checker.bucket, &chain, false).await;
+    (view.into_iter().collect(), true)
 }
 
 fn chain_failed(checker: &Checker<'_>, error: ChainError) {
@@ -187,6 +177,17 @@ fn chain_failed(checker: &Checker<'_>, error: ChainError) {
         }
         ChainError::Store(error) => checker.find(Kind::Unreadable, "", error.to_string()),
         ChainError::Damaged { key, what } => checker.find(Kind::Damaged, key, what.to_string()),
+        ChainError::Missing(missing) => {
+            let what = format!(
+                "the entry is gone, and entry {} shows that it was committed: records that were acknowledged are lost \
+                 with it, and a start is refused; restore it from a copy of the bucket, or go on without it: \
+                 `drumlin store give-up KEY...`",
+                missing.proof
+            );
+            for key in missing.keys() {
+                checker.find(Kind::Gap, key, what.as_str());
+            }
+        }
     }
 }
 
@@ -382,6 +383,11 @@ impl Walk<'_> {
             let numbers = self.below(&prefix).filter_map(|object| number_of(&object.key));
             numbers.filter(|slot| *slot > end).count() > 0
         };
+        match missing_entries(self.bucket, name, Reason::Check).await {
+            Ok(None) => {}
+            Ok(Some(missing)) => return chain_failed(self.checker, ChainError::Missing(missing)),
+            Err(error) => return chain_failed(self.checker, error),
+        }
         let entry = view.checkpoint.as_ref().map(|checkpoint| checkpoint.entry_slot);
         let cut_off = |end: u64| entry.is_some_and(|slot| slot >= end);
         if !cut_off(view.end) && (!above(view.end) || self.is_fence(name, view.end).await) {
@@ -504,7 +510,7 @@ impl Walk<'_> {
         }
         // Bundles and bodies of earlier starts are dropped one by one as rounds replace them, and the next start
         // removes what a stop left of them; entries went as a whole when this start swept.
-        match self.views.iter().find(|view| view.chain.node == node) {
+        match self.views.first() {
             Some(view) if incarnation < view.chain.incarnation && !self.unsettled(view) && slot.is_some() => {
                 Place::Orphan("it is an entry of an earlier start, and nothing names it")
             }

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use self::directory::PartitionWriter;
 use self::pieces::{Moved, Piece, pieces, read};
-use crate::check::view::{ATTEMPTS, newest_chains, read_view};
+use crate::check::view::{ATTEMPTS, newest_chain, read_view};
 use crate::recover::RecoverError;
 use crate::state::PartitionState;
 use crate::types::{TopicId, TopicPartition};
@@ -139,15 +139,9 @@ async fn states(
 ) -> Result<BTreeMap<TopicPartition, PartitionState>, ExportError> {
     let listed = bucket.list("wal", None, Reason::Check).await?;
     let mut states: BTreeMap<TopicPartition, PartitionState> = BTreeMap::new();
-    for chain in newest_chains(bucket, &listed).await {
+    if let Some(chain) = newest_chain(bucket, &listed).await {
         let view = read_view(bucket, &chain?, true).await?;
-        for (id, state) in view.found.states {
-            // Two nodes know of a partition only if it went from one to the other: the longer log is the newer.
-            let newer = states.get(&id).is_none_or(|known| known.log_end < state.log_end);
-            if id.topic == topic && newer {
-                states.insert(id, state);
-            }
-        }
+        states.extend(view.found.states.into_iter().filter(|(id, _)| id.topic == topic));
     }
     Ok(states)
 }

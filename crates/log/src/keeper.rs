@@ -79,6 +79,8 @@ pub(crate) struct Keeper {
     pub(crate) folded_away: Vec<String>,
     /// What earlier incarnations left is to be swept once their data is sealed here.
     pub(crate) sweep_due: bool,
+    /// That holds for earlier incarnations of all nodes: none of them is alive.
+    pub(crate) sole: bool,
     next_retention: Instant,
     last_round: Instant,
     retry: Duration,
@@ -135,6 +137,7 @@ impl Keeper {
             pruned,
             folded_away: Vec::new(),
             sweep_due: recovered.inherited,
+            sole: recovered.sole,
             next_retention,
             last_round: now,
             retry: RETRY.0,
@@ -315,9 +318,12 @@ impl Keeper {
         }
         self.release_dropped();
         if std::mem::take(&mut self.sweep_due) {
-            let (log, leaves) = (self.log.clone(), self.leaves.clone());
+            let (log, leaves, sole) = (self.log.clone(), self.leaves.clone(), self.sole);
             let now = log.shared().wal.env.instant();
-            self.log.shared().deletions.sweep(now, Sweep { log, leaves });
+            self.log
+                .shared()
+                .deletions
+                .sweep(now, Sweep { log, leaves, sole });
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ mod fold;
 mod footer;
 #[cfg(test)]
 mod formats;
+mod give_up;
 mod hotcache;
 mod keeper;
 mod layout;
@@ -49,6 +50,7 @@ mod wal;
 
 pub use codec::FormatError;
 pub use commit::{Commit, CommitError};
+pub use give_up::{GiveUpError, give_up};
 pub use layout::{SnapshotName, snapshot_prefix};
 pub use log::{AppendError, AppendOptions, Appended, DeleteRecordsError, Log, StartError};
 pub use metrics::LogMetrics;

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use drumlin_objects::cache::BlockCache;
-use drumlin_objects::chain::{
-    BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, ENTRY_HEADER_LEN, put_birth,
-};
+use drumlin_objects::chain::{BirthOutcome, ChainEnd, ChainError, ChainOptions, ChainWriter, put_birth};
 use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, BucketKind, Env, Reason, TaskKind};
 use drumlin_records::BatchHeader;
@@ -29,7 +27,7 @@ use crate::metrics::{Counters, LogMetrics};
 use crate::object::WalObject;
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
-use crate::recover::Recovered;
+use crate::recover::{Recovered, birth_body};
 use crate::types::{
     Identity, LogOptions, PartitionConfig, PartitionSpec, SweptChains, TopicId, TopicPartition,
 };
@@ -190,12 +188,10 @@ impl Log {
         partitions: Vec<PartitionSpec>,
     ) -> Result<Self, StartError> {
         let name = layout::wal_chain(&identity);
-        let mut birth = BytesMut::zeroed(ENTRY_HEADER_LEN);
         let estate = recovered
             .as_ref()
-            .and_then(|recovered| recovered.estate.clone())
-            .unwrap_or_default();
-        birth.extend_from_slice(estate.as_bytes());
+            .and_then(|recovered| recovered.estate.as_deref());
+        let birth = birth_body(estate);
         match put_birth(bucket, &name, 0, birth, Reason::Wal).await? {
             BirthOutcome::Created => {}
             BirthOutcome::Exists(_) => return Err(StartError::Fenced),

@@ -14,6 +14,10 @@ use crate::state::StoredProducer;
 /// Committed batches remembered per producer: what a client may have in flight.
 const REMEMBERED: usize = 5;
 
+/// Producers remembered per partition. Expiry counts anew after each takeover (R4), so that a broker which is restarted
+/// more often than `producer.id.expiration.ms` would never forget one.
+const PRODUCERS: usize = 100_000;
+
 /// Producers remembered whose first batch found no room.
 const TURNED_AWAY: usize = 1000;
 
@@ -208,11 +212,14 @@ impl Producers {
 
     /// Takes over a committed batch from a footer.
     pub(crate) fn replay(&mut self, record: &ProducerBatch, now: Instant) {
-        self.remember(record, None, record.last_offset + 1, now);
+        self.remember(record, None, i64::MAX, now);
     }
 
     fn remember(&mut self, record: &ProducerBatch, commit: Option<Commit>, committed_end: i64, now: Instant) {
         self.turned_away.remove(&record.producer_id);
+        if self.known.len() >= PRODUCERS && !self.known.contains_key(&record.producer_id) {
+            self.forget_longest_silent(committed_end);
+        }
         let producer = self.known.entry(record.producer_id).or_insert_with(|| Producer {
             batches: VecDeque::new(),
             last_seen: now,
@@ -238,6 +245,17 @@ impl Producers {
         if committed > REMEMBERED {
             producer.batches.drain(..committed - REMEMBERED);
         }
+    }
+
+    /// Makes room: forgets an eighth of the producers, those whose last batches have the lowest offsets. That is the order
+    /// in which they fell silent, whatever clocks and restarts say. One with a batch in flight stays.
+    fn forget_longest_silent(&mut self, committed_end: i64) {
+        let last = |producer: &Producer| producer.batches.back().map_or(-1, |batch| batch.last_offset);
+        let mut silent: Vec<i64> = self.known.values().map(last).collect();
+        let at = silent.len() / 8;
+        let (_, bound, _) = silent.select_nth_unstable(at);
+        let bound = (*bound).min(committed_end);
+        self.known.retain(|_, producer| last(producer) >= bound);
     }
 
     /// Committed state as of `committed_end`.
@@ -371,6 +389,43 @@ mod tests {
             base_timestamp: 0,
             max_timestamp: 0,
         }
+    }
+
+    #[tokio::test]
+    async fn the_longest_silent_are_forgotten_when_there_are_too_many() {
+        let (mut producers, count) = (Producers::default(), PRODUCERS as i64);
+        let mut offset = 0;
+        let mut append = |producers: &mut Producers, id: i64, first: i32, committed: i64| {
+            producers.appended(
+                &batch(id, 0, first),
+                offset,
+                committed,
+                Instant::now(),
+                Commit::done(),
+            );
+            offset += 2;
+        };
+        for id in 0..count {
+            append(&mut producers, id, 0, 0);
+        }
+        append(&mut producers, 2, 2, 2 * count);
+        let stored = producers.committed(2 * count);
+        assert_eq!(stored.len(), PRODUCERS);
+        append(&mut producers, count, 0, 2 * count);
+        let knows = |producers: &Producers, id: i64| producers.known.contains_key(&id);
+        assert!(!knows(&producers, 1) && knows(&producers, 2) && knows(&producers, count));
+        assert!(producers.known.len() < PRODUCERS);
+        // The same after a restart, which has heard of all of them at one moment.
+        let mut restored = Producers::default();
+        restored.restore(&stored, Instant::now());
+        append(&mut restored, count, 0, 2 * count);
+        assert!(!knows(&restored, 1) && knows(&restored, count - 1) && knows(&restored, count));
+        // What is in flight stays.
+        let mut in_flight = Producers::default();
+        for id in 0..=count {
+            append(&mut in_flight, id, 0, 0);
+        }
+        assert_eq!(in_flight.known.len(), PRODUCERS + 1);
     }
 
     /// Found by the simulation: the first batch of a producer waits for room in vain, and the one behind it gets some.

@@ -2,15 +2,16 @@
 //!
 //! No record data is read: a checkpoint, or the estate that the incarnation itself began with, and the footers
 //! of the entries above it say everything. What lies beyond the fence is never looked at (I2). A leaf of either that
-//! cannot be read costs its partitions ([`lost`](crate::lost)).
+//! cannot be read costs its partitions ([`lost`](crate::lost)). A committed entry that is missing refuses the start;
+//! where an operator has given it up, the offsets that nothing else holds are taken to have been in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use drumlin_objects::chain::{
-    ChainError, ChainId, ChainName, Checkpoint, EntryHeader, EntryKind, FormatError as ChainFormatError,
-    fence, read_header_and_footer,
+    ChainError, ChainId, ChainName, Checkpoint, ENTRY_HEADER_LEN, EntryHeader, EntryKind,
+    FormatError as ChainFormatError, fence, put_birth, read_header_and_footer,
 };
 use drumlin_objects::sabotage::{self, Sabotage};
 use drumlin_objects::{Bucket, Env, Reason, StoreError};
@@ -90,6 +91,9 @@ pub struct Recovered {
     /// The key of the estate that was written, for the metadata entry that moves the partitions; none if there
     /// is nothing to take over.
     pub estate: Option<String>,
+    /// Whether the registration that follows leaves no other incarnation alive, of whatever node. All that older ones
+    /// left is this one's then: a broker whose `node.id` was changed inherits what it wrote under the old one.
+    pub sole: bool,
     /// There was an incarnation before.
     pub(crate) inherited: bool,
     /// Leaves that could not be read: what is in their ranges and not among `partitions` is lost with them.
@@ -173,7 +177,13 @@ pub async fn recover(
     };
     let name = layout::wal_chain(&previous.identity);
     for attempt in 1..=ATTEMPTS {
-        let fenced = fence(env, bucket, &name, 0, b"taken over", Reason::Recovery).await?;
+        let fenced = match fence(env, bucket, &name, 0, b"taken over", Reason::Recovery).await {
+            Err(ChainError::Missing(missing)) if missing.slots.first() == Some(&0) => {
+                restore_birth(bucket, &name, previous).await?;
+                continue;
+            }
+            fenced => fenced?,
+        };
         let base = match &fenced.checkpoint {
             Some(checkpoint) => Base::Checkpoint(checkpoint.clone()),
             None => Base::Estate(previous.estate.clone()),
@@ -191,6 +201,24 @@ pub async fn recover(
         }
     }
     Err(RecoverError::Unsteady(name.prefix))
+}
+
+/// Puts the first entry of a chain again, which was deleted: all that it says is known from the metadata.
+async fn restore_birth(bucket: &Bucket, name: &ChainName, previous: &Previous) -> Result<(), RecoverError> {
+    let body = birth_body(previous.estate.as_deref());
+    put_birth(bucket, name, 0, body, Reason::Recovery).await?;
+    tracing::warn!(
+        key = name.entry_key(0),
+        "the log's first entry was missing and has been written again"
+    );
+    Ok(())
+}
+
+/// The first entry of a chain whose incarnation began with `estate`, with room for the header.
+pub(crate) fn birth_body(estate: Option<&str>) -> BytesMut {
+    let mut body = BytesMut::zeroed(ENTRY_HEADER_LEN);
+    body.extend_from_slice(estate.unwrap_or_default().as_bytes());
+    body
 }
 
 pub(crate) enum Base {
@@ -272,6 +300,7 @@ pub(crate) async fn replay(
         lost.map_or_else(|| PartitionState::empty(id), |lost| lost.partial(id))
     };
     let mut clean = true;
+    let mut given_up: Vec<GivenUp> = Vec::new();
     for (header, footer) in entries.iter().filter(|(header, _)| header.slot >= from) {
         let damaged = |what| RecoverError::Damaged {
             key: name.entry_key(header.slot),
@@ -284,6 +313,12 @@ pub(crate) async fn replay(
                     found.changed.insert(record.id);
                     let state = found.states.entry(record.id);
                     let state = state.or_insert_with(|| unheard_of(record.id, Some(record.base_offset)));
+                    // What a lost leaf knew of it may join.
+                    let whole = !lost.iter().any(|lost| lost.contains(&record.id));
+                    if whole && record.base_offset > state.log_end {
+                        let extent = given_up_extent(state, name, &given_up, record.base_offset);
+                        state.extents.extend(extent);
+                    }
                     apply_extent(state, name, header.slot, record, &as_of);
                 }
             }
@@ -298,6 +333,10 @@ pub(crate) async fn replay(
                     state.log_end = state.log_end.max(offset);
                 }
             }
+            EntryKind::GivenUp => {
+                clean = false;
+                given_up.push(GivenUp::new(header, footer));
+            }
             EntryKind::Birth | EntryKind::Checkpoint | EntryKind::Fence => {}
             kind => return Err(entry_damaged(name, header, ChainFormatError::Kind(kind as u8))),
         }
@@ -305,6 +344,50 @@ pub(crate) async fn replay(
     found.lost = lost;
     found.root = root_key.filter(|_| clean);
     Ok(Some(found))
+}
+
+/// An entry that stands in place of a missing one.
+struct GivenUp {
+    slot: u64,
+    length: u64,
+    /// Of what it holds, which is no batch.
+    crc: u32,
+}
+
+impl GivenUp {
+    fn new(header: &EntryHeader, body: &Bytes) -> Self {
+        Self {
+            slot: header.slot,
+            length: header.body_len,
+            crc: crc32c::crc32c(body),
+        }
+    }
+}
+
+/// An extent for the records up to `end` that lay in entries which were given up. It names the first of these that can
+/// have held them, with a checksum that does not match: so they are damaged data (N3), which stays named until retention
+/// has passed it. None where nothing was given up: the records are missing for another reason.
+fn given_up_extent(
+    state: &PartitionState,
+    name: &ChainName,
+    given_up: &[GivenUp],
+    end: i64,
+) -> Option<StoredExtent> {
+    let before = state.extents.last().filter(|last| *last.chain == *name.prefix);
+    let before = before.map_or(0, |last| last.slot);
+    let object = given_up.iter().find(|object| object.slot > before)?;
+    Some(StoredExtent {
+        chain: name.prefix.as_str().into(),
+        chain_id: name.id.0,
+        slot: object.slot,
+        leader_epoch: state.epochs.last().map_or(0, |(epoch, _)| *epoch),
+        base_offset: state.log_end,
+        last_offset: end - 1,
+        position: ENTRY_HEADER_LEN as u64,
+        length: object.length,
+        max_timestamp: -1,
+        crc: !object.crc,
+    })
 }
 
 fn entry_damaged(name: &ChainName, header: &EntryHeader, what: ChainFormatError) -> RecoverError {
@@ -467,6 +550,7 @@ async fn finish(
     Ok(Recovered {
         fence_slot: end,
         estate,
+        sole: false,
         inherited: true,
         lost: found.lost,
         partitions,

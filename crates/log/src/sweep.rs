@@ -1,4 +1,5 @@
-//! Removing what earlier incarnations of this node left, on positive evidence only (D3, D4).
+//! Removing what earlier incarnations left, of this node, or of all nodes where no other is alive; on positive evidence
+//! only (D3, D4).
 //!
 //! Runs once after the first committed round, when nothing of an older chain is needed any more but what this
 //! chain's newest checkpoint names. Names carry epoch and incarnation: only what an older incarnation wrote, and
@@ -24,13 +25,16 @@ use crate::types::SweptChains;
 pub(crate) struct Sweep {
     pub log: Log,
     pub leaves: Vec<LeafRef>,
+    /// No broker of any node is alive but this one: what all of them left is swept.
+    pub sole: bool,
 }
 
 impl Sweep {
     pub(crate) async fn run(&self) -> Result<(), KeepError> {
         let removed = self.sweep_chains().await?;
-        // Of those that are not needed nothing is left but what stays for ever.
+        // Unneeded chains now hold only slot 0 and their fences.
         let swept = SweptChains {
+            node: (!self.sole).then_some(self.log.shared().identity.node),
             below: self.log.shared().identity.incarnation,
             kept: self.needed_chains(),
         };
@@ -42,10 +46,15 @@ impl Sweep {
         Ok(())
     }
 
-    /// Chains of this node's earlier incarnations.
+    /// Whether an incarnation is an earlier one whose remains are this one's to remove.
+    fn is_inherited(&self, node: i32, incarnation: u64) -> bool {
+        let identity = &self.log.shared().identity;
+        (self.sole || node == identity.node) && incarnation < identity.incarnation
+    }
+
+    /// Chains of earlier incarnations.
     async fn sweep_chains(&self) -> Result<u64, KeepError> {
         let bucket = self.log.bucket();
-        let identity = &self.log.shared().identity;
         let leaves = self.leaves.iter().map(|leaf| leaf.key.to_string());
         let named = self
             .leaves
@@ -57,9 +66,11 @@ impl Sweep {
             let Some((node, incarnation, rest)) = parse_wal_key(&object.key) else {
                 continue;
             };
-            let older = node == identity.node && incarnation < identity.incarnation;
             let chain = layout::wal_prefix(node, incarnation);
-            if !older || needed.contains(&object.key) || needed.contains(&chain) {
+            if !self.is_inherited(node, incarnation)
+                || needed.contains(&object.key)
+                || needed.contains(&chain)
+            {
                 continue;
             }
             // Slot 0 and whatever may be a fence stay.
@@ -73,14 +84,13 @@ impl Sweep {
         Ok(removed)
     }
 
-    /// Incarnations of this node under whose prefixes something lies that the newest checkpoint names.
+    /// Earlier incarnations under whose prefixes something lies that the newest checkpoint names.
     fn needed_chains(&self) -> BTreeSet<u64> {
-        let node = self.log.shared().identity.node;
         let leaves = self.leaves.iter();
         let named = leaves.flat_map(|leaf| leaf.names.iter().chain([&leaf.key]));
         let chains = named.filter_map(|name| parse_chain(name));
-        let own = chains.filter(|(of, _, _)| *of == node);
-        own.map(|(_, incarnation, _)| incarnation).collect()
+        let inherited = chains.filter(|(node, incarnation, _)| self.is_inherited(*node, *incarnation));
+        inherited.map(|(_, incarnation, _)| incarnation).collect()
     }
 
     /// Segments and manifests that an earlier incarnation uploaded and no checkpoint ever named.

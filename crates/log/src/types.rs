@@ -56,9 +56,11 @@ pub struct Previous {
     pub estate: Option<String>,
 }
 
-/// Chains of a node's earlier incarnations of which nothing is left in the bucket but slot 0 and fences.
+/// Chains of earlier incarnations of which nothing is left in the bucket but slot 0 and fences.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SweptChains {
+    /// Those of this node; or of all.
+    pub(crate) node: Option<i32>,
     /// All below this incarnation,
     pub(crate) below: u64,
     /// but for these, under whose prefixes something lies that is still needed.
@@ -66,9 +68,11 @@ pub struct SweptChains {
 }
 
 impl SweptChains {
-    /// Whether the chain of this incarnation of the node is one of them.
-    pub fn contains(&self, incarnation: u64) -> bool {
-        incarnation < self.below && !self.kept.contains(&incarnation)
+    /// Whether the chain of this incarnation of a node is one of them.
+    pub fn contains(&self, node: i32, incarnation: u64) -> bool {
+        self.node.is_none_or(|swept| swept == node)
+            && incarnation < self.below
+            && !self.kept.contains(&incarnation)
     }
 }
 

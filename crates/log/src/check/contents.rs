@@ -342,6 +342,11 @@ fn check_entry(name: &ChainName, key: &str, bytes: Bytes, deep: bool) -> Result<
     let placed = entry.header.check_place(&name.id, slot);
     placed.map_err(|error| error.to_string())?;
     match entry.header.kind {
+        EntryKind::GivenUp => {
+            return Err(
+                "it was given up with `drumlin store give-up`: the records that it held are lost".to_owned(),
+            );
+        }
         EntryKind::Checkpoint => {
             entry.checkpoint().map_err(|error| error.to_string())?;
         }

@@ -1,6 +1,6 @@
 //! A bucket's newest state, read without fencing anybody: for tools that change nothing.
 //!
-//! The newest incarnation of each node that was born has it all: its birth entry names the estate that it began
+//! The newest incarnation that was born has it all, of whatever node: it took over from the one before. Its birth entry names the estate that it began
 //! with, and [`replay`] does the rest. Its chain ends, for a reader, at the first empty slot or the first fence. A
 //! broker may run meanwhile; what it deletes under the reader makes the reader look again.
 
@@ -23,10 +23,9 @@ use crate::state::LeafRef;
 pub(crate) const ATTEMPTS: usize = 8;
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// The chain of a node's newest incarnation.
+/// The chain of the newest incarnation.
 #[derive(Debug, Clone)]
 pub(crate) struct NewestChain {
-    pub node: i32,
     pub incarnation: u64,
     pub name: ChainName,
     /// The estate that it began with.
@@ -68,39 +67,29 @@ pub(crate) fn parse_wal_key(key: &str) -> Option<(i32, u64, &str)> {
     (wal == "wal" && key.starts_with(&prefix)).then_some((node, incarnation, rest))
 }
 
-/// Each node's newest incarnation that was born, by the objects of a sorted list; or why its birth cannot be read.
-/// One whose slot 0 is a fence was fenced before it wrote anything: the one before it still has it all.
-pub(crate) async fn newest_chains(
+/// The newest incarnation that was born, by the objects of a list; or why its birth cannot be read. A broker that was
+/// given another `node.id` took over from the one of the old id, whose chain tells of the same records. One whose slot 0 is a fence was fenced before it wrote anything: the one before it still has it all.
+pub(crate) async fn newest_chain(
     bucket: &Bucket,
     listed: &[Listed],
-) -> Vec<Result<NewestChain, ChainError>> {
-    let mut incarnations: BTreeMap<i32, BTreeMap<u64, bool>> = BTreeMap::new();
+) -> Option<Result<NewestChain, ChainError>> {
+    let mut incarnations: BTreeMap<(u64, i32), bool> = BTreeMap::new();
     for object in listed {
         let Some((node, incarnation, rest)) = parse_wal_key(&object.key) else {
             continue;
         };
         // A fencer's stopper may stand alone; anything else was written after a birth.
         let only_stopper = rest.starts_with("log/") && object.size == FENCE_LEN as u64;
-        let written = incarnations
-            .entry(node)
-            .or_default()
-            .entry(incarnation)
-            .or_default();
+        let written = incarnations.entry((incarnation, node)).or_default();
         *written |= !only_stopper;
     }
-    let mut chains = Vec::new();
-    for (node, incarnations) in incarnations {
-        for (incarnation, written) in incarnations.into_iter().rev() {
-            match born(bucket, node, incarnation, written).await.transpose() {
-                None => {}
-                Some(chain) => {
-                    chains.push(chain);
-                    break;
-                }
-            }
+    for ((incarnation, node), written) in incarnations.into_iter().rev() {
+        let chain = born(bucket, node, incarnation, written).await.transpose();
+        if chain.is_some() {
+            return chain;
         }
     }
-    chains
+    None
 }
 
 async fn born(
@@ -121,7 +110,6 @@ async fn born(
     };
     let estate = String::from_utf8(birth.body().to_vec()).unwrap_or_default();
     Ok(Some(NewestChain {
-        node,
         incarnation,
         name: ChainName {
             prefix,

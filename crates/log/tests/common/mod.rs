@@ -76,6 +76,8 @@ pub struct History {
     pub log_starts: BTreeMap<i32, i64>,
     /// How many partitions a start opens.
     pub partitions: i32,
+    /// The node that starts.
+    pub node: i32,
     previous: Option<Previous>,
     incarnation: u64,
     tag: u64,
@@ -97,6 +99,7 @@ impl History {
             written: BTreeMap::new(),
             log_starts: BTreeMap::new(),
             partitions: PARTITIONS,
+            node: 1,
             previous: None,
             incarnation: 0,
             tag: 0,
@@ -112,13 +115,14 @@ impl History {
     }
 
     pub async fn start(&mut self) -> Log {
-        let recovered = recover(&self.env, &self.bucket, self.previous.as_ref())
+        let mut recovered = recover(&self.env, &self.bucket, self.previous.as_ref())
             .await
             .unwrap();
+        recovered.sole = true;
         self.incarnation += 1;
         let identity = Identity {
             cluster_id: "test".into(),
-            node: 1,
+            node: self.node,
             incarnation: self.incarnation,
         };
         self.previous = Some(Previous {
@@ -131,6 +135,12 @@ impl History {
         Log::start(env, bucket, cache, options(), identity, Some(recovered), specs)
             .await
             .unwrap()
+    }
+
+    /// What a start is refused with.
+    pub async fn refused(&self) -> String {
+        let recovered = recover(&self.env, &self.bucket, self.previous.as_ref()).await;
+        recovered.unwrap_err().to_string()
     }
 
     pub fn spec(&self, p: i32) -> PartitionSpec {

@@ -7,10 +7,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::{ENTRY_HEADER_LEN, EntryKind, FormatError};
 use super::marker::Checkpoint;
+use super::missing::{Search, find_missing, list_from};
 use super::read::{SlotPut, checkpoint_below, newest_checkpoint, put_slot, read_header};
 use super::writer::freeze;
 use super::{ChainError, ChainName, MAX_WINDOW, number_of};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Listed};
 use crate::env::Env;
 use crate::sabotage::{self, Sabotage};
 use crate::stats::Reason;
@@ -34,7 +35,8 @@ pub struct FenceOutcome {
 
 /// Ends the chain (rules F1 to F3). `body` says who and why, at most [`FENCE_BODY_MAX`] bytes.
 ///
-/// A failure leaves fences behind, which may or may not have ended it: call again.
+/// A failure leaves fences behind, which may or may not have ended it: call again. Where a committed entry is missing
+/// ([`ChainError::Missing`]), nothing is put.
 pub async fn fence(
     env: &Env,
     bucket: &Bucket,
@@ -48,7 +50,14 @@ pub async fn fence(
         let from = checkpoint
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.covers_below);
-        let found = match existing_fence(bucket, name, from, why).await? {
+        let listed = list_from(bucket, name, from, why).await?;
+        // Nothing is put into a hole that was committed: what is missing there may be restored.
+        match find_missing(bucket, name, &listed, from, why).await? {
+            Search::None => {}
+            Search::Found(missing) => return Err(ChainError::Missing(missing)),
+            Search::Changed => continue,
+        }
+        let found = match existing_fence(bucket, name, &listed, from, why).await? {
             Walk::Fence(slot) => Some(slot),
             Walk::Empty(slot) => place(env, bucket, name, slot, epoch, body, why).await?,
             Walk::Changed => None,
@@ -93,14 +102,12 @@ enum Walk {
 async fn existing_fence(
     bucket: &Bucket,
     name: &ChainName,
+    listed: &[Listed],
     from: u64,
     why: Reason,
 ) -> Result<Walk, ChainError> {
-    let prefix = format!("{}/log", name.prefix);
-    let after = from.checked_sub(1).map(|slot| name.entry_key(slot));
-    let listed = bucket.list(&prefix, after.as_deref(), why).await?;
     let mut next = from;
-    for object in &listed {
+    for object in listed {
         let Some(slot) = number_of(&object.key).filter(|slot| *slot >= next) else {
             continue;
         };

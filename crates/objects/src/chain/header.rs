@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 0 | 4 | magic, `DRML` |
 //! | 4 | 1 | format version, 1 |
-//! | 5 | 1 | kind: 0 birth, 1 data, 2 fence, 3 checkpoint, 4 release, 5 edit, 6 control |
+//! | 5 | 1 | kind: 0 birth, 1 data, 2 fence, 3 checkpoint, 4 release, 5 edit, 6 control, 7 given up |
 //! | 6 | 2 | zero |
 //! | 8 | 16 | chain id |
 //! | 24 | 8 | slot |
@@ -47,6 +47,8 @@ pub enum EntryKind {
     Edit = 5,
     /// Anything else that is the owner's own business.
     Control = 6,
+    /// Stands in place of a committed entry that was missing, and that an operator gave up.
+    GivenUp = 7,
 }
 
 impl EntryKind {
@@ -59,6 +61,7 @@ impl EntryKind {
             4 => Self::Release,
             5 => Self::Edit,
             6 => Self::Control,
+            7 => Self::GivenUp,
             _ => return None,
         })
     }

@@ -14,6 +14,7 @@ mod drive;
 pub mod fence;
 pub mod header;
 pub mod marker;
+mod missing;
 pub mod read;
 mod trim;
 pub mod writer;
@@ -23,6 +24,7 @@ use std::fmt;
 pub use fence::{FENCE_LEN, FenceOutcome, fence};
 pub use header::{ENTRY_HEADER_LEN, EntryHeader, EntryKind, FormatError};
 pub use marker::Checkpoint;
+pub use missing::{MissingEntries, give_up_entry, missing_entries};
 pub use read::{
     BirthOutcome, Entry, checkpoint_below, newest_checkpoint, put_birth, read_birth, read_entry, read_header,
     read_header_and_footer,
@@ -116,6 +118,13 @@ pub enum ChainError {
         /// What is wrong.
         what: FormatError,
     },
+    /// Committed entries were deleted.
+    #[error(
+        "objects with acknowledged records are missing: {}; entry {} was written only after they were stored; restore \
+         them from a copy of the bucket and start again, or go on without what they held: \
+         `drumlin store give-up KEY...`", .0.names(), .0.proof
+    )]
+    Missing(MissingEntries),
 }
 
 impl ChainError {
@@ -123,7 +132,7 @@ impl ChainError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Damaged { .. } => false,
+            Self::Damaged { .. } | Self::Missing(_) => false,
         }
     }
 }

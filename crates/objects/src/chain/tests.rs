@@ -15,7 +15,7 @@ use crate::stats::{Operation, Reason};
 
 fn header() -> impl Strategy<Value = EntryHeader> {
     (
-        0_u8..7,
+        0_u8..8,
         any::<[u8; 16]>(),
         any::<u64>(),
         any::<[u8; 16]>(),
@@ -33,6 +33,7 @@ fn header() -> impl Strategy<Value = EntryHeader> {
                     EntryKind::Release,
                     EntryKind::Edit,
                     EntryKind::Control,
+                    EntryKind::GivenUp,
                 ][usize::from(kind)],
                 chain: ChainId(chain),
                 slot,
@@ -472,4 +473,135 @@ async fn a_removed_chain_still_stops_an_owner_that_wakes_up() {
     );
     let end = writer.committed(data(&writer)).await.unwrap_err();
     assert_eq!(end, ChainEnd::Fenced { slot: 2 });
+}
+
+/// A chain of data entries in these slots, and nothing else.
+async fn chain_with(slots: impl IntoIterator<Item = u64>) -> (Env, Bucket) {
+    let env = Env::real();
+    let bucket = Bucket::from_store(Arc::new(InMemory::new()), BucketKind::Memory, &env);
+    for slot in slots {
+        let bytes = writer::freeze(
+            EntryKind::Data,
+            &name(),
+            slot,
+            [slot as u8; 16],
+            0,
+            buf(b"data"),
+            0,
+        );
+        bucket
+            .put_new(&name().entry_key(slot), bytes, Reason::Wal)
+            .await
+            .unwrap();
+    }
+    (env, bucket)
+}
+
+async fn fenced(env: &Env, bucket: &Bucket) -> Result<FenceOutcome, ChainError> {
+    fence(env, bucket, &name(), 0, b"test", Reason::Recovery).await
+}
+
+#[tokio::test]
+async fn a_hole_is_proven_by_an_entry_sixteen_slots_above_and_by_no_nearer_one() {
+    for last in [18, 19] {
+        let (env, bucket) = chain_with((0..=last).filter(|slot| ![3, 7].contains(slot))).await;
+        let outcome = fenced(&env, &bucket).await;
+        if last == 18 {
+            assert_eq!(outcome.unwrap().end, 3);
+            continue;
+        }
+        let Err(ChainError::Missing(missing)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        // What is 12 slots above the second hole does not prove that one.
+        assert_eq!((missing.slots, missing.proof), (vec![3], 19));
+        let listed = bucket.list("wal", None, Reason::Check).await.unwrap();
+        assert_eq!(listed.len(), 18, "no fence is put into the hole");
+        assert!(
+            give_up_entry(&bucket, &name(), 3, Reason::Recovery)
+                .await
+                .unwrap()
+        );
+        assert!(
+            !give_up_entry(&bucket, &name(), 3, Reason::Recovery)
+                .await
+                .unwrap(),
+            "once"
+        );
+        assert_eq!(fenced(&env, &bucket).await.unwrap().end, 7);
+    }
+}
+
+#[tokio::test]
+async fn a_stopper_proves_nothing() {
+    let (env, bucket) = chain_with(0..3).await;
+    // Two fencers, the second while the first one's fences stand, and once more: the end is the same.
+    for _ in 0..3 {
+        assert_eq!(fenced(&env, &bucket).await.unwrap().end, 3);
+    }
+    // The window of the owner that lost slot 3 may have reached up to here.
+    for slot in 4..19 {
+        let bytes = writer::freeze(EntryKind::Data, &name(), slot, [9; 16], 0, buf(b"late"), 0);
+        bucket
+            .put_new(&name().entry_key(slot), bytes, Reason::Wal)
+            .await
+            .unwrap();
+    }
+    assert_eq!(fenced(&env, &bucket).await.unwrap().end, 3);
+    assert_eq!(
+        missing_entries(&bucket, &name(), Reason::Check).await.unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_fence_in_a_proven_hole_ends_nothing_and_gives_way() {
+    let (env, bucket) = chain_with((0..3).chain(4..30)).await;
+    let put = |slot| {
+        let bytes = writer::freeze(
+            EntryKind::Fence,
+            &name(),
+            slot,
+            [8; 16],
+            0,
+            buf(&[0; FENCE_LEN - 96]),
+            0,
+        );
+        let (bucket, key) = (bucket.clone(), name().entry_key(slot));
+        async move { bucket.put_new(&key, bytes, Reason::Recovery).await.unwrap() }
+    };
+    put(3).await;
+    let Err(ChainError::Missing(missing)) = fenced(&env, &bucket).await else {
+        panic!("refused")
+    };
+    assert_eq!(missing.slots, [3]);
+    assert!(
+        give_up_entry(&bucket, &name(), 3, Reason::Recovery)
+            .await
+            .unwrap()
+    );
+    assert_eq!(fenced(&env, &bucket).await.unwrap().end, 30);
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_replaced_is_not_missing() {
+    let (env, bucket) = chain_with((0..1).chain(20..40)).await;
+    let Err(ChainError::Missing(missing)) = fenced(&env, &bucket).await else {
+        panic!("refused")
+    };
+    assert_eq!(
+        (missing.slots.first(), missing.slots.last()),
+        (Some(&1), Some(&19))
+    );
+    let checkpoint = Checkpoint {
+        covers_below: 20,
+        body_key: "body".to_owned(),
+        entry_slot: 25,
+    };
+    let marker = checkpoint.encode(&name().id);
+    bucket
+        .put_new(&name().marker_key(20), marker, Reason::Wal)
+        .await
+        .unwrap();
+    assert_eq!(fenced(&env, &bucket).await.unwrap().end, 40);
 }
