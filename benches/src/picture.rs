@@ -106,7 +106,11 @@ impl Axis {
             .map(|factor| factor * power)
             .find(|step| *step >= rough * 0.999)
             .unwrap_or(10.0 * power);
-        let high = if round_up { (high / step).ceil() * step } else { high };
+        let high = if round_up {
+            (high / step).ceil() * step
+        } else {
+            high
+        };
         let count = ((high - low) / step + 1e-6).floor() as u32;
         Axis {
             low,
@@ -166,12 +170,24 @@ impl Picture {
         let height = top + (HEAD + PANEL) * self.panels.len() as f64 + FOOT;
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#222222\">\n\
+             height=\"{height}\" font-family=\"Verdana, DejaVu Sans, sans-serif\" font-size=\"12\" fill=\"#222222\">\n\
              <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
         );
-        text(&mut out, (LEFT, 24.0), "start", "font-size=\"16\" font-weight=\"bold\"", &self.title);
+        text(
+            &mut out,
+            (LEFT, 24.0),
+            "start",
+            "font-size=\"16\" font-weight=\"bold\"",
+            &self.title,
+        );
         for (at, note) in notes.iter().enumerate() {
-            text(&mut out, (LEFT, 43.0 + LINE * at as f64), "start", "fill=\"#555555\"", note);
+            text(
+                &mut out,
+                (LEFT, 43.0 + LINE * at as f64),
+                "start",
+                "fill=\"#555555\"",
+                note,
+            );
         }
         let time = self.time_axis();
         for (at, panel) in self.panels.iter().enumerate() {
@@ -230,12 +246,23 @@ impl Picture {
         for tick in &values.ticks {
             let Some(at) = y(*tick) else { continue };
             line(out, (LEFT, at), (WIDTH - RIGHT, at), "stroke=\"#dddddd\"");
-            text(out, (LEFT - 6.0, at + 4.0), "end", "fill=\"#555555\" font-size=\"11\"", &number(*tick));
+            text(
+                out,
+                (LEFT - 6.0, at + 4.0),
+                "end",
+                "fill=\"#555555\" font-size=\"11\"",
+                &number(*tick),
+            );
         }
         if let Some((goal, name)) = &panel.goal
             && let Some(at) = y(*goal)
         {
-            line(out, (LEFT, at), (WIDTH - RIGHT, at), "stroke=\"#b00020\" stroke-dasharray=\"5 4\"");
+            line(
+                out,
+                (LEFT, at),
+                (WIDTH - RIGHT, at),
+                "stroke=\"#b00020\" stroke-dasharray=\"5 4\"",
+            );
             let style = "fill=\"#b00020\" font-size=\"11\"";
             text(out, (WIDTH - RIGHT - 3.0, at - 3.0), "end", style, name);
         }
@@ -287,10 +314,22 @@ impl Picture {
             let at = LEFT + part * (WIDTH - LEFT - RIGHT);
             line(out, (at, bottom), (at, bottom + 4.0), "stroke=\"#888888\"");
             let shown = number(if in_minutes { tick / 60.0 } else { *tick });
-            text(out, (at, bottom + 18.0), "middle", "fill=\"#555555\" font-size=\"11\"", &shown);
+            text(
+                out,
+                (at, bottom + 18.0),
+                "middle",
+                "fill=\"#555555\" font-size=\"11\"",
+                &shown,
+            );
         }
         let unit = if in_minutes { "minutes" } else { "seconds" };
-        text(out, (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, bottom + 35.0), "middle", "", unit);
+        text(
+            out,
+            (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, bottom + 35.0),
+            "middle",
+            "",
+            unit,
+        );
     }
 }
 
@@ -325,7 +364,9 @@ fn text(out: &mut String, at: (f64, f64), anchor: &str, style: &str, what: &str)
 }
 
 fn escape(what: &str) -> String {
-    what.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    what.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// SVG does not break lines by itself.
@@ -378,16 +419,26 @@ mod tests {
     #[test]
     fn axes_have_round_ticks() {
         let axis = Axis::linear(0.0, 609.0, 4.0, true);
-        assert_eq!((axis.high, axis.ticks), (800.0, vec![0.0, 200.0, 400.0, 600.0, 800.0]));
+        assert_eq!(
+            (axis.high, axis.ticks),
+            (800.0, vec![0.0, 200.0, 400.0, 600.0, 800.0])
+        );
         let axis = Axis::log(0.7, 3_300.0);
         assert_eq!(axis.ticks, [0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0]);
-        assert_eq!((axis.place(0.1), axis.place(10_000.0), axis.place(0.0)), (Some(0.0), Some(1.0), None));
+        assert_eq!(
+            (axis.place(0.1), axis.place(10_000.0), axis.place(0.0)),
+            (Some(0.0), Some(1.0), None)
+        );
     }
 
     #[test]
     fn a_gap_is_not_joined() {
         let drawn = picture(vec![panel(Scale::Linear, &[(0.0, 1.0), (1.0, 2.0), (9.0, 1.0)])]).to_svg();
-        let path = drawn.split("<path d=\"").nth(1).and_then(|p| p.split('"').next()).expect("a path");
+        let path = drawn
+            .split("<path d=\"")
+            .nth(1)
+            .and_then(|p| p.split('"').next())
+            .expect("a path");
         assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 1));
     }
 

@@ -61,7 +61,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .current_dir(repository())
         .env("DRUMLIN_CACHE", cache.root())
         .env("DRUMLIN_BIN", broker)
-        .args(["--commit", &options.commit.clone().unwrap_or_else(results::commit)])
+        .args([
+            "--commit",
+            &options.commit.clone().unwrap_or_else(results::commit),
+        ])
         .args(["--machine", &results::machine().to_string()]);
     if options.quick {
         bench.arg("--quick");

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use drumlin_benches::load::batches::{Codec, Shape};
+use drumlin_benches::load::batches::{self, Codec, Shape};
 use drumlin_benches::load::{fetch, first, idle, produce, proxy};
 use drumlin_benches::process;
 use drumlin_benches::suite::memory;
@@ -213,7 +213,7 @@ fn main() -> anyhow::Result<()> {
             println!("{first} {end}");
             Ok(())
         }
-        Command::Produce(o) => print(&produce::run(&produce_options(o))?),
+        Command::Produce(o) => print(&produce::run(&produce_options(o)?)?),
         Command::Fetch(o) => print(&fetch::run(&fetch_options(o)?)?),
         Command::First {
             bootstrap,
@@ -250,11 +250,12 @@ fn main() -> anyhow::Result<()> {
         } => proxy::serve(&store, &listen, connections, bytes),
         Command::Groups(command) => groups::run(command),
         Command::Soak {
-            soak: Soak::Memory {
-                seconds,
-                picture,
-                dir,
-            },
+            soak:
+                Soak::Memory {
+                    seconds,
+                    picture,
+                    dir,
+                },
         } => {
             let dir = dir.unwrap_or_else(|| drumlin_tests::cache::root().join("bench"));
             memory::soak(&dir, &std::env::current_exe()?, seconds, &picture)
@@ -279,17 +280,20 @@ fn offsets(bootstrap: &str, topic: &str, partition: i32) -> anyhow::Result<(i64,
     ))
 }
 
-fn produce_options(o: Produce) -> produce::Options {
-    let rate = o.rate.or(o.rate_mb.map(|mb| mb * 1e6 / o.batch as f64));
-    produce::Options {
+fn produce_options(o: Produce) -> anyhow::Result<produce::Options> {
+    let shape = Shape {
+        batch: o.batch,
+        record: o.record,
+        codec: o.codec,
+    };
+    // A batch is smaller than its bound: its records are whole, and compressed.
+    let size = batches::build(shape, 0)?.bytes.len();
+    let rate = o.rate.or(o.rate_mb.map(|mb| mb * 1e6 / size as f64));
+    Ok(produce::Options {
         bootstrap: o.bootstrap,
         topic: o.topic,
         partitions: o.partitions.max(1),
-        shape: Shape {
-            batch: o.batch,
-            record: o.record,
-            codec: o.codec,
-        },
+        shape,
         connections: o.connections.max(1),
         depth: o.depth.max(1),
         rate,
@@ -299,7 +303,7 @@ fn produce_options(o: Produce) -> produce::Options {
         max_seconds: Duration::from_secs_f64(o.max_seconds),
         pid: o.pid,
         seconds_to: o.seconds_to,
-    }
+    })
 }
 
 fn fetch_options(o: Fetch) -> anyhow::Result<fetch::Options> {

@@ -24,6 +24,7 @@ struct Limit {
     /// 0 is no limit.
     bytes_per_second: AtomicU64,
     passed: AtomicU64,
+    broken: AtomicU64,
     next: Mutex<Option<Instant>>,
 }
 
@@ -55,7 +56,9 @@ pub struct Forwarder {
 impl Forwarder {
     /// Listens on a free port of this machine and forwards to `port` of it, without a limit at first.
     pub fn start(port: u16) -> anyhow::Result<Forwarder> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
         let limit = Arc::new(Limit::default());
@@ -93,6 +96,11 @@ impl Forwarder {
         self.limit.bytes_per_second.store(rate, Ordering::Relaxed);
     }
 
+    /// Connections that one side has cut so far.
+    pub fn broken(&self) -> u64 {
+        self.limit.broken.load(Ordering::Relaxed)
+    }
+
     /// Bytes that went towards the store so far.
     pub fn passed(&self) -> u64 {
         self.limit.passed.load(Ordering::Relaxed)
@@ -116,9 +124,9 @@ async fn accept(listener: &TcpListener, port: u16, limit: &Arc<Limit>) {
             Ok((client, _)) => {
                 let limit = Arc::clone(limit);
                 tokio::spawn(async move {
-                    // Either side may leave at any time: that ends the connection and is no fault of the run.
-                    if let Err(error) = forward(client, port, &limit).await {
-                        eprintln!("a forwarded connection ended: {error}");
+                    // The broker cuts connections of requests that it gives up, such as the slower one of a hedged pair.
+                    if forward(client, port, &limit).await.is_err() {
+                        limit.broken.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
@@ -147,9 +155,7 @@ async fn forward(client: TcpStream, port: u16, limit: &Limit) -> std::io::Result
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;
             }
-            to_store
-                .write_all(piece.get(..n).unwrap_or_default())
-                .await?;
+            to_store.write_all(piece.get(..n).unwrap_or_default()).await?;
         }
     };
     let download = async {

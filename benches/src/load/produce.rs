@@ -105,11 +105,7 @@ impl<'a> Run<'a> {
             window: None,
             closed: false,
             turn: 0,
-            recorder: options
-                .seconds_to
-                .as_deref()
-                .map(Recorder::create)
-                .transpose()?,
+            recorder: options.seconds_to.as_deref().map(Recorder::create).transpose()?,
         })
     }
 

@@ -165,7 +165,9 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         let took = (Duration::from_millis(4), Duration::from_millis(3));
         for ms in [100, 200, 2_700] {
-            recorder.note_acknowledged(at(ms), took, 1_000).expect("it writes");
+            recorder
+                .note_acknowledged(at(ms), took, 1_000)
+                .expect("it writes");
         }
         recorder.note_error(at(2_800)).expect("it writes");
         recorder.finish(at(3_500)).expect("it writes");

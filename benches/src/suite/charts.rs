@@ -30,7 +30,11 @@ impl Chart {
             true => second.latency_from_send,
             false => second.latency,
         };
-        let since = if self.from_send { "from the send" } else { "from the intended send" };
+        let since = if self.from_send {
+            "from the send"
+        } else {
+            "from the intended send"
+        };
         let seconds = |title: String, scale, figure: &dyn Fn(&Second) -> f64| Panel {
             title,
             scale,
@@ -44,7 +48,11 @@ impl Chart {
             goal: None,
         };
         let mut panels = vec![
-            seconds("acknowledged, MB/s".to_owned(), Scale::Linear, &Second::mb_per_second),
+            seconds(
+                "acknowledged, MB/s".to_owned(),
+                Scale::Linear,
+                &Second::mb_per_second,
+            ),
             Panel {
                 goal: Some((PAUSE_MS, format!("goal: {PAUSE_MS:.0} ms"))),
                 ..seconds(
@@ -64,10 +72,14 @@ impl Chart {
             panels.push(self.of_counter(record, "put to the store, MB/s", 1e-6, &|s| s.metric("put_bytes")));
         }
         if self.deletions {
-            panels.push(samples("segments of the deleted topic that are left", &|s| s.metric("segments_left")));
-            panels.push(self.of_counter(record, "requests that delete, a second", 1.0, &|s| {
-                s.metric("delete_requests")
+            panels.push(samples("segments of the deleted topic that are left", &|s| {
+                s.metric("segments_left")
             }));
+            panels.push(
+                self.of_counter(record, "requests that delete, a second", 1.0, &|s| {
+                    s.metric("delete_requests")
+                }),
+            );
         }
         panels.push(samples("resident memory, MB", &|s| Some(s.rss as f64 / 1e6)));
         panels.push(self.of_counter(record, "CPU, % of one processor", 100.0, &|s| Some(s.cpu_seconds)));
@@ -82,7 +94,11 @@ impl Chart {
     }
 
     fn begin(self, record: &Record, broker: &str) -> u64 {
-        if self.apart { record.begin_of(broker) } else { record.begin() }
+        if self.apart {
+            record.begin_of(broker)
+        } else {
+            record.begin()
+        }
     }
 
     fn of_seconds(self, record: &Record, figure: &dyn Fn(&Second) -> f64) -> Vec<Line> {
@@ -131,18 +147,28 @@ impl Chart {
 
     fn spans(self, record: &Record) -> Vec<Span> {
         // Where brokers are drawn over each other, their phases are the same: one broker's are enough.
-        let first = record.phases.last().map(|p| p.broker.as_str()).unwrap_or_default();
+        let first = record
+            .phases
+            .last()
+            .map(|p| p.broker.as_str())
+            .unwrap_or_default();
         let shown = |broker: &str| !self.apart || broker == first;
         let phases = record.phases.iter().filter(|p| shown(&p.broker));
         phases
-            .map(|phase| {
+            .enumerate()
+            .map(|(number, phase)| {
                 let begin = self.begin(record, &phase.broker);
-                let tint = TINTS.iter().find(|(broker, _)| *broker == phase.broker && !self.apart);
+                let by_broker = TINTS.iter().find(|(broker, _)| *broker == phase.broker);
+                let tint = match by_broker {
+                    Some((_, tint)) if !self.apart && record.samples.len() > 1 => tint,
+                    _ if number % 2 == 0 => "#f1f1f1",
+                    _ => "#fafafa",
+                };
                 Span {
                     from: seconds_after(begin, phase.from_ms),
                     to: seconds_after(begin, phase.to_ms),
                     name: phase.name.clone(),
-                    tint: tint.map_or("#f4f4f4", |(_, tint)| tint),
+                    tint,
                 }
             })
             .collect()
@@ -215,7 +241,9 @@ pub fn memory(title: &str, notes: Vec<String>, samples: &[Sample]) -> Picture {
             ),
             panel(
                 "not sealed yet (drumlin_unsealed_bytes), MB",
-                vec![line("Drumlin", BLUE, &|s| Some(s.metric("drumlin_unsealed_bytes")? / 1e6))],
+                vec![line("Drumlin", BLUE, &|s| {
+                    Some(s.metric("drumlin_unsealed_bytes")? / 1e6)
+                })],
             ),
             panel(
                 "page faults, a second",
@@ -236,6 +264,9 @@ mod tests {
 
     #[test]
     fn counters_become_rates() {
-        assert_eq!(rates(&[(0.0, 5.0), (2.0, 9.0), (3.0, 9.0)], 10.0), [(2.0, 20.0), (3.0, 0.0)]);
+        assert_eq!(
+            rates(&[(0.0, 5.0), (2.0, 9.0), (3.0, 9.0)], 10.0),
+            [(2.0, 20.0), (3.0, 0.0)]
+        );
     }
 }

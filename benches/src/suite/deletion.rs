@@ -76,7 +76,10 @@ impl Bench {
         let mut samples = watch.finish();
         let counts = count.finish()?;
         add_counts(&mut samples, &counts);
-        let gone = counts.iter().find(|(at, left)| *at >= asked && *left == 0).map(|c| c.0);
+        let gone = counts
+            .iter()
+            .find(|(at, left)| *at >= asked && *left == 0)
+            .map(|c| c.0);
         if gone.is_none() {
             let left = counts.last().map_or(filled, |c| c.1);
             self.note(format!(
@@ -104,8 +107,14 @@ impl Bench {
         }
         record.figures = vec![
             ("segments".to_owned(), filled as f64),
-            ("segments left at the end".to_owned(), counts.last().map_or(0.0, |c| c.1 as f64)),
-            ("ms until DeleteTopics was answered".to_owned(), (answered - asked) as f64),
+            (
+                "segments left at the end".to_owned(),
+                counts.last().map_or(0.0, |c| c.1 as f64),
+            ),
+            (
+                "ms until DeleteTopics was answered".to_owned(),
+                (answered - asked) as f64,
+            ),
         ];
         if let Some(gone) = gone {
             let seconds = (gone - asked) as f64 / 1e3;
@@ -159,14 +168,23 @@ impl Bench {
         let [before, during, after] = record.phases.as_slice() else {
             return;
         };
-        for (phase, name) in [(before, "before"), (during, "while it is deleted"), (after, "after")] {
+        for (phase, name) in [
+            (before, "before"),
+            (during, "while it is deleted"),
+            (after, "after"),
+        ] {
             let case = format!("delete a big topic: {name}");
             let p50 = phase.typical(|s| s.latency.p50);
             let p99 = phase.typical(|s| s.latency.p99);
             self.row((store, &case, "p50 ms, median second"), p50, None, &[]);
             self.row((store, &case, "p99 ms, median second"), p99, None, &[]);
             let pause = phase.worst(|s| s.pause_ms);
-            self.row((store, &case, "longest pause ms"), pause, None, &[Goal::AtMost(PAUSE_MS)]);
+            self.row(
+                (store, &case, "longest pause ms"),
+                pause,
+                None,
+                &[Goal::AtMost(PAUSE_MS)],
+            );
         }
         let typical = |phase: &Phase| phase.typical(|s| s.latency.p99);
         self.row(
@@ -194,8 +212,15 @@ fn fullest_folder(objects: &Path) -> anyhow::Result<Option<PathBuf>> {
             continue;
         }
         // Objects come and go while the folders are read.
-        let Ok(inner) = std::fs::read_dir(&folder) else { continue };
-        folders.extend(inner.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        let Ok(inner) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        folders.extend(
+            inner
+                .flatten()
+                .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+                .map(|e| e.path()),
+        );
     }
     Ok(fullest.map(|(_, folder)| folder))
 }
@@ -266,7 +291,9 @@ mod tests {
                 std::fs::write(folder.join(n.to_string()), "x").expect("it is written");
             }
         }
-        let found = fullest_folder(dir.path()).expect("it is read").expect("there are segments");
+        let found = fullest_folder(dir.path())
+            .expect("it is read")
+            .expect("there are segments");
         assert!(found.ends_with("b/0/segment"));
         assert_eq!(entries(&found).expect("it is read"), 3);
         assert_eq!(entries(&found.join("gone")).expect("it may be gone"), 0);

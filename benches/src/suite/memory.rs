@@ -63,7 +63,10 @@ pub fn soak(dir: &Path, load: &Path, seconds: u64, picture: &Path) -> anyhow::Re
     std::fs::write(picture, drawn.to_svg()).with_context(|| picture.display().to_string())?;
     if let Some(name) = picture.file_name() {
         let name = name.to_string_lossy();
-        figures.insert("picture".to_owned(), json!(format!("![resident memory over time]({name})")));
+        figures.insert(
+            "picture".to_owned(),
+            json!(format!("![resident memory over time]({name})")),
+        );
     }
     let looks = dir.join("memory-samples.json");
     std::fs::write(&looks, serde_json::to_string(&run.samples)?)?;
@@ -204,19 +207,41 @@ impl Run {
         };
         put("max_resident_mb", rss.max_by(f64::total_cmp).map(mb));
         put("resident_mb_at_the_end", last.map(|s| mb(s.rss as f64)));
-        put("without_a_file_mb_at_the_end", last.and_then(|s| s.anonymous).map(|b| mb(b as f64)));
-        put("median_mb_after_20_minutes_first_quarter", self.quarters().map(|q| mb(q.0)));
-        put("median_mb_after_20_minutes_last_quarter", self.quarters().map(|q| mb(q.1)));
-        put("part_that_the_metrics_page_accounts_for", self.explained().map(part));
+        put(
+            "without_a_file_mb_at_the_end",
+            last.and_then(|s| s.anonymous).map(|b| mb(b as f64)),
+        );
+        put(
+            "median_mb_after_20_minutes_first_quarter",
+            self.quarters().map(|q| mb(q.0)),
+        );
+        put(
+            "median_mb_after_20_minutes_last_quarter",
+            self.quarters().map(|q| mb(q.1)),
+        );
+        put(
+            "part_that_the_metrics_page_accounts_for",
+            self.explained().map(part),
+        );
         put("gb_produced", Some(part(gb)));
         put("cpu_seconds_a_gb", last.map(|s| part(s.cpu_seconds / gb)));
-        put("page_faults_a_mb", last.map(|s| part(s.page_faults as f64 / (gb * 1e3))));
-        put("bytes_put_a_byte", last.and_then(|s| s.metric("put_bytes")).map(|b| part(b / (gb * 1e9))));
+        put(
+            "page_faults_a_mb",
+            last.map(|s| part(s.page_faults as f64 / (gb * 1e3))),
+        );
+        put(
+            "bytes_put_a_byte",
+            last.and_then(|s| s.metric("put_bytes"))
+                .map(|b| part(b / (gb * 1e9))),
+        );
         let latency = self.phase.summary.as_ref().map(|s| s.latency);
         put("p50_ms", latency.map(|l| l.p50));
         put("p99_ms", latency.map(|l| l.p99));
         put("max_pause_ms", self.phase.worst(|s| s.pause_ms).map(f64::round));
-        put("topics_and_groups_that_came_and_went", Some(self.came_and_went as f64));
+        put(
+            "topics_and_groups_that_came_and_went",
+            Some(self.came_and_went as f64),
+        );
         figures
     }
 
@@ -231,7 +256,10 @@ impl Run {
         }
         match self.explained() {
             Some(part) if (part - 1.0).abs() <= UNEXPLAINED => Ok(()),
-            Some(part) => bail!("the metrics page accounts for {:.0} % of resident memory", part * 100.0),
+            Some(part) => bail!(
+                "the metrics page accounts for {:.0} % of resident memory",
+                part * 100.0
+            ),
             None => bail!("the metrics page was never read"),
         }
     }

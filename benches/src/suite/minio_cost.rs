@@ -71,7 +71,11 @@ impl Bench {
         let samples = watch.finish();
         let costs = Costs::of(&phase, &samples).with_context(|| format!("{name}: no figures"))?;
         let measures = [
-            ("broker CPU-s/GB in, before any sealing", costs.before_sealing, goals),
+            (
+                "broker CPU-s/GB in, before any sealing",
+                costs.before_sealing,
+                goals,
+            ),
             ("broker CPU-s/GB in, with sealing", costs.with_sealing, goals),
             ("bytes put per byte in", costs.bytes_put, &[][..]),
             ("page faults per MB in", costs.faults, &[][..]),
@@ -79,11 +83,15 @@ impl Bench {
         let mut record = Record::new(
             &format!("minio-cost-{rate:.0}"),
             &format!("What {name} cost on MinIO"),
-            &["\"Before any sealing\" ends some seconds before the first put of sealing; \"with sealing\" ends when all is sealed."],
+            &[
+                "\"Before any sealing\" ends some seconds before the first put of sealing; \"with sealing\" ends when all is sealed.",
+            ],
         );
         for (measure, value, goals) in measures {
             self.row(("minio", name, measure), value, None, goals);
-            record.figures.extend(value.map(|value| (measure.to_owned(), value)));
+            record
+                .figures
+                .extend(value.map(|value| (measure.to_owned(), value)));
         }
         record.phases.push(phase);
         record.samples.insert("drumlin", samples);

@@ -85,21 +85,26 @@ const GROUPS: [(&str, Group); 16] = [
     ("memory", memory),
     (GROUPS_ON_MINIO, groups_on_minio),
     ("validation", |bench, dir, _| bench.validation(dir)),
-    ("sustained", |bench, dir, kafka_only| bench.sustained(dir, kafka_only)),
-    ("sustained-minio", |bench, dir, kafka_only| bench.sustained_minio(dir, kafka_only)),
+    ("sustained", |bench, dir, kafka_only| {
+        bench.sustained(dir, kafka_only)
+    }),
+    ("sustained-minio", |bench, dir, kafka_only| {
+        bench.sustained_minio(dir, kafka_only)
+    }),
     ("turns", |bench, dir, kafka_only| bench.turns(dir, kafka_only)),
     ("delete-topic", |bench, dir, _| bench.delete_topic_local(dir)),
-    ("delete-topic-minio", |bench, dir, _| bench.delete_topic_minio(dir)),
-    ("tool-rounds", |bench, dir, kafka_only| bench.tool_rounds(dir, kafka_only)),
+    ("delete-topic-minio", |bench, dir, _| {
+        bench.delete_topic_minio(dir)
+    }),
+    ("tool-rounds", |bench, dir, kafka_only| {
+        bench.tool_rounds(dir, kafka_only)
+    }),
     ("minio-cost", |bench, dir, _| bench.minio_cost(dir)),
 ];
 /// Reported only: a quick run leaves it out unless it is asked for.
 const GROUPS_ON_MINIO: &str = "groups-minio";
 /// Groups that run over time, from here on in the list: they run only when they are asked for.
 const ON_REQUEST: &str = "sustained";
-
-/// Disk that must be free before one of them starts; they stop by themselves when little is left.
-const DISK_OVER_TIME: u64 = 16 << 30;
 
 fn is_on_request(name: &str) -> bool {
     let place = |wanted: &str| GROUPS.iter().position(|(name, _)| *name == wanted);
@@ -109,7 +114,7 @@ fn is_on_request(name: &str) -> bool {
 /// Which groups a run has.
 fn is_wanted(request: &Request, name: &str) -> bool {
     match request.only.is_empty() {
-        true => !(request.quick && name == GROUPS_ON_MINIO) && !is_on_request(name),
+        true => !is_on_request(name) && (!request.quick || name != GROUPS_ON_MINIO),
         false => request.only.iter().any(|o| o == name),
     }
 }
@@ -138,7 +143,7 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
     if let Some(minutes) = request.minutes {
         bench.plan.over_time.last(minutes);
     }
-    bench.output = report::output(request);
+    bench.output = report::output(request, &bench);
     let disk = report::disk_speed(scratch.path())?;
     bench.say(&format!("the disk takes {disk:.0} MB/s at first write, buffered"));
     if request.quick {
@@ -151,7 +156,7 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
             continue;
         }
         let needed = match is_on_request(name) {
-            true => DISK_OVER_TIME,
+            true => bench.plan.disk_needed_over_time(),
             false => bench.plan.disk_needed(),
         };
         bench.look_at_disk(needed)?;

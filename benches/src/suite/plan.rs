@@ -185,4 +185,9 @@ impl Plan {
     pub fn disk_needed(&self) -> u64 {
         if self.quick { 12 << 30 } else { 30 << 30 }
     }
+
+    /// The same for a case over time, which stops by itself when little is left.
+    pub fn disk_needed_over_time(&self) -> u64 {
+        if self.quick { 6 << 30 } else { 12 << 30 }
+    }
 }

@@ -152,10 +152,11 @@ impl Record {
         };
         let machine = &output.head["machine"];
         out.push_str(&format!(
-            "\n`{}`, {}, commit {}; {} processors ({}), {} of memory, {}.\n",
+            "\n`{}`, {}, commit {}, Drumlin with {}; {} processors ({}), {} of memory, {}.\n",
             text("command"),
             text("date"),
             text("commit"),
+            text("settings"),
             machine["processors"],
             machine["model"].as_str().unwrap_or("?"),
             machine["memory"].as_str().unwrap_or("?"),
@@ -192,7 +193,7 @@ impl Record {
             ];
             out.push_str(&format!("| {} |\n", cells.join(" | ")));
         }
-        for (broker, _) in &self.samples {
+        for broker in self.samples.keys() {
             let mb = |value: Option<f64>| shown(value.map(|bytes| bytes / 1e6));
             let backlog = self.most(broker, |s| s.metric("drumlin_unsealed_bytes"));
             let rss = self.most(broker, |s| Some(s.rss as f64));

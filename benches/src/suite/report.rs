@@ -83,17 +83,22 @@ pub fn write(bench: &Bench, request: &Request, disk: f64) -> anyhow::Result<Path
 /// How the names of all files of a run begin: `DATE-COMMIT`, then `-quick` and the label.
 fn stem(request: &Request) -> String {
     let quick = if request.quick { "-quick" } else { "" };
-    let label = request.label.iter().map(|label| format!("-{label}")).collect::<String>();
+    let label = request
+        .label
+        .iter()
+        .map(|label| format!("-{label}"))
+        .collect::<String>();
     format!("{}-{}{quick}{label}", date(), request.commit)
 }
 
 /// Where cases over time write, and what stands on their pages.
-pub fn output(request: &Request) -> Output {
+pub fn output(request: &Request, bench: &Bench) -> Output {
     Output {
         results: request.results.clone(),
         stem: stem(request),
         head: json!({
             "command": command(request), "date": date(), "commit": request.commit, "machine": request.machine,
+            "settings": settings(bench),
         }),
         remark: request.remark.clone(),
     }
@@ -164,7 +169,11 @@ fn settings(bench: &Bench) -> String {
 fn command(request: &Request) -> String {
     let quick = if request.quick { " --quick" } else { "" };
     let only: String = request.only.iter().map(|o| format!(" --only {o}")).collect();
-    let minutes = request.minutes.iter().map(|m| format!(" --minutes {m}")).collect::<String>();
+    let minutes = request
+        .minutes
+        .iter()
+        .map(|m| format!(" --minutes {m}"))
+        .collect::<String>();
     format!("cargo xtask bench{quick}{only}{minutes}")
 }
 

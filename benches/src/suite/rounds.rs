@@ -19,6 +19,8 @@ const COST: Goal = Goal::RatioAtMost(0.35);
 
 /// One turn: when it ended, in seconds; MB/s; CPU seconds a GB.
 type Turn = (f64, f64, f64);
+/// Picks a figure of a turn.
+type Figure = fn(&Turn) -> f64;
 
 impl Bench {
     /// Six partitions, records of 1 KiB; the disk is synced between turns.
@@ -38,18 +40,37 @@ impl Bench {
             }
         }
         let [kafka, ours] = &turns;
-        let ratios = |pick: fn(&Turn) -> f64| -> Vec<f64> {
-            ours.iter().zip(kafka).map(|(o, k)| pick(o) / pick(k)).collect()
-        };
-        let middle = |turns: &[Turn], pick: fn(&Turn) -> f64| median(turns.iter().map(pick).collect());
-        let (speed, cost): (fn(&Turn) -> f64, fn(&Turn) -> f64) = (|t| t.1, |t| t.2);
-        self.row(("local", CASE, "MB/s"), middle(ours, speed), middle(kafka, speed), &[SPEED]);
-        self.row(("local", CASE, "broker CPU-s/GB in"), middle(ours, cost), middle(kafka, cost), &[COST]);
+        let ratios =
+            |pick: Figure| -> Vec<f64> { ours.iter().zip(kafka).map(|(o, k)| pick(o) / pick(k)).collect() };
+        let middle = |turns: &[Turn], pick: Figure| median(turns.iter().map(pick).collect());
+        let (speed, cost): (Figure, Figure) = (|t| t.1, |t| t.2);
+        self.row(
+            ("local", CASE, "MB/s"),
+            middle(ours, speed),
+            middle(kafka, speed),
+            &[SPEED],
+        );
+        self.row(
+            ("local", CASE, "broker CPU-s/GB in"),
+            middle(ours, cost),
+            middle(kafka, cost),
+            &[COST],
+        );
         let (speeds, costs) = (ratios(speed), ratios(cost));
         let least = speeds.iter().copied().min_by(f64::total_cmp);
         let most = costs.iter().copied().max_by(f64::total_cmp);
-        self.row(("local", CASE, "MB/s, worst round's ratio"), least, None, &[Goal::AtLeast(1.2)]);
-        self.row(("local", CASE, "CPU, worst round's ratio"), most, None, &[Goal::AtMost(0.35)]);
+        self.row(
+            ("local", CASE, "MB/s, worst round's ratio"),
+            least,
+            None,
+            &[Goal::AtLeast(1.2)],
+        );
+        self.row(
+            ("local", CASE, "CPU, worst round's ratio"),
+            most,
+            None,
+            &[Goal::AtMost(0.35)],
+        );
         self.runs.push(json!({
             "case": CASE, "began_ms": begin_ms, "mb_per_second_ratios": speeds, "cpu_ratios": costs,
         }));
@@ -62,20 +83,26 @@ impl Bench {
             "tool-rounds",
             "Kafka's producer tool, round after round",
             &[
-                &format!("kafka-producer-perf-test sends {records} records of 1 KiB to six partitions, acks=all and its defaults otherwise; a new topic each time, which is deleted afterwards."),
+                &format!(
+                    "kafka-producer-perf-test sends {records} records of 1 KiB to six partitions, acks=all and its defaults otherwise; a new topic each time, which is deleted afterwards."
+                ),
                 "Kafka and Drumlin in turn; the disk is synced between turns. A point is one turn, a ratio one round.",
             ],
         );
         for (round, (speed, cost)) in speeds.iter().zip(costs).enumerate() {
-            record.figures.push((format!("round {}: MB/s, ratio", round + 1), *speed));
-            record.figures.push((format!("round {}: CPU a GB, ratio", round + 1), *cost));
+            record
+                .figures
+                .push((format!("round {}: MB/s, ratio", round + 1), *speed));
+            record
+                .figures
+                .push((format!("round {}: CPU a GB, ratio", round + 1), *cost));
         }
         let line = |name: &str, colour, points: Vec<(f64, f64)>| Line {
             name: name.to_owned(),
             colour,
             points,
         };
-        let each = |pick: fn(&Turn) -> f64| {
+        let each = |pick: Figure| {
             let points = |turns: &[Turn]| turns.iter().map(|t| (t.0, pick(t))).collect();
             vec![
                 line("Kafka", ORANGE, points(&turns[0])),
@@ -84,7 +111,11 @@ impl Bench {
         };
         let by_round = |ratios: &[f64]| {
             let times = turns[1].iter().map(|t| t.0);
-            vec![line("Drumlin : Kafka", BLUE, times.zip(ratios.iter().copied()).collect())]
+            vec![line(
+                "Drumlin : Kafka",
+                BLUE,
+                times.zip(ratios.iter().copied()).collect(),
+            )]
         };
         let panel = |title: &str, lines, goal: Option<(f64, &str)>| Panel {
             title: title.to_owned(),
@@ -100,7 +131,11 @@ impl Bench {
                 panel("MB/s", each(|t| t.1), None),
                 panel("broker CPU-seconds a GB", each(|t| t.2), None),
                 panel("MB/s, ratio", by_round(speeds), Some((1.2, "goal: at least 1.2"))),
-                panel("CPU a GB, ratio", by_round(costs), Some((0.35, "goal: at most 0.35"))),
+                panel(
+                    "CPU a GB, ratio",
+                    by_round(costs),
+                    Some((0.35, "goal: at most 0.35")),
+                ),
             ],
             gap: f64::INFINITY,
         };

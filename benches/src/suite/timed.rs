@@ -105,7 +105,13 @@ impl Phase {
 
     /// The median of a figure over the seconds that had an answer.
     pub fn typical(&self, figure: impl Fn(&Second) -> f64) -> Option<f64> {
-        median(self.seconds.iter().filter(|s| s.requests > 0).map(figure).collect())
+        median(
+            self.seconds
+                .iter()
+                .filter(|s| s.requests > 0)
+                .map(figure)
+                .collect(),
+        )
     }
 
     /// The part between two times.
@@ -161,7 +167,11 @@ impl Bench {
             command.args(["--rate-mb", &rate.to_string()]);
         }
         // As long as `--bytes` may take.
-        let longest = if load.bytes > 0 { load.seconds.max(600.0) } else { load.seconds };
+        let longest = if load.bytes > 0 {
+            load.seconds.max(600.0)
+        } else {
+            load.seconds
+        };
         let process = Process::start("load", command, &self.dir.join(format!("{number}.log")))?;
         Ok(Running {
             process,
@@ -192,7 +202,10 @@ impl Bench {
         };
         running.process.kill9()?;
         let printed = running.process.printed();
-        let summary = printed.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        let summary = printed
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
         let phase = Phase {
             broker: running.broker.to_owned(),
             name: running.name,

@@ -25,9 +25,8 @@ const CASES: [(&str, &[Goal], Goal); 2] = [
 impl Bench {
     /// Kafka, ours with the full check, and ours with the header check, in turn; all three run all the time.
     pub fn validation(&mut self, dir: &Path) -> anyhow::Result<()> {
-        let with = |bench: &Bench, value: &str| {
-            ours(bench, Options::local(&dir.join(value)).set(OPTION, value))
-        };
+        let with =
+            |bench: &Bench, value: &str| ours(bench, Options::local(&dir.join(value)).set(OPTION, value));
         let mut subjects = [
             Subject::kafka(&dir.join("kafka"))?,
             with(self, "full")?,

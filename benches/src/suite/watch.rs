@@ -61,7 +61,9 @@ impl Sample {
         };
         match sum(&|name| name.starts_with(MEMORY_FAMILY)) {
             parts if parts > 0.0 => Some(parts),
-            _ => Some(sum(&|name| name.ends_with("_memory_bytes") || name == "drumlin_unflushed_bytes")),
+            _ => Some(sum(&|name| {
+                name.ends_with("_memory_bytes") || name == "drumlin_unflushed_bytes"
+            })),
         }
     }
 }
@@ -72,11 +74,18 @@ fn figures(page: &Metrics) -> BTreeMap<String, f64> {
         let is_size = family.starts_with("drumlin_") && family.ends_with("_bytes") && family != MEMORY_FAMILY;
         is_size || family == "drumlin_sealing_rounds_total" || family == "drumlin_sealed_bytes_total"
     });
-    kept.extend(page.series(MEMORY_FAMILY).map(|(series, value)| (series.to_owned(), value)));
+    kept.extend(
+        page.series(MEMORY_FAMILY)
+            .map(|(series, value)| (series.to_owned(), value)),
+    );
     let store = |family: &str, operation: &str| page.sum(family, &[("operation", operation)]);
     let bytes = "drumlin_store_bytes_total";
-    kept.insert("put_bytes".to_owned(), store(bytes, "put") + store(bytes, "create"));
-    let sealing = ["segment", "bundle"].map(|reason| page.sum(bytes, &[("operation", "put"), ("reason", reason)]));
+    kept.insert(
+        "put_bytes".to_owned(),
+        store(bytes, "put") + store(bytes, "create"),
+    );
+    let sealing =
+        ["segment", "bundle"].map(|reason| page.sum(bytes, &[("operation", "put"), ("reason", reason)]));
     kept.insert("sealing_put_bytes".to_owned(), sealing.iter().sum());
     let requests = "drumlin_store_requests_total";
     kept.insert("delete_requests".to_owned(), store(requests, "delete"));
@@ -112,7 +121,10 @@ impl Watch {
                     due = due.max(Instant::now().checked_sub(every).unwrap_or(due)) + every;
                     // A process that has ended is seen by whoever waits for its answers.
                     if let Ok(sample) = look(pid, admin, kinds) {
-                        samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+                        samples
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(sample);
                     }
                 }
             }
@@ -163,7 +175,9 @@ fn look(pid: u32, admin: Option<u16>, kinds: bool) -> anyhow::Result<Sample> {
         page_faults: process::page_faults(pid)?,
         anonymous: resident.map(|r| r.anonymous),
         file: resident.map(|r| r.file),
-        metrics: page.map(|page| figures(&Metrics::parse(&page))).unwrap_or_default(),
+        metrics: page
+            .map(|page| figures(&Metrics::parse(&page)))
+            .unwrap_or_default(),
     })
 }
 
@@ -186,8 +200,12 @@ mod tests {
             drumlin_store_bytes_total{operation=\"create\",reason=\"wal\"} 2\n";
         let found = sample(old);
         assert_eq!(found.explained(), Some(60.0));
-        assert_eq!((found.metric("drumlin_unsealed_bytes"), found.metric("put_bytes")), (Some(1000.0), Some(42.0)));
-        let new = format!("{old}drumlin_memory_bytes{{part=\"a\"}} 90\ndrumlin_memory_bytes{{part=\"b\"}} 30\n");
+        assert_eq!(
+            (found.metric("drumlin_unsealed_bytes"), found.metric("put_bytes")),
+            (Some(1000.0), Some(42.0))
+        );
+        let new =
+            format!("{old}drumlin_memory_bytes{{part=\"a\"}} 90\ndrumlin_memory_bytes{{part=\"b\"}} 30\n");
         assert_eq!(sample(&new).explained(), Some(120.0));
         assert_eq!(Sample::default().explained(), None);
     }
