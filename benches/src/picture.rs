@@ -338,7 +338,7 @@ fn draw_legend(out: &mut String, panel: &Panel, y: f64) {
     let mut right = WIDTH - RIGHT;
     for drawn in panel.lines.iter().rev() {
         text(out, (right, y), "end", "font-size=\"11\"", &drawn.name);
-        right -= 6.5 * drawn.name.chars().count() as f64 + 8.0;
+        right -= 5.9 * drawn.name.chars().count() as f64 + 8.0;
         let style = format!("stroke=\"{}\" stroke-width=\"3\"", drawn.colour);
         line(out, (right - 16.0, y - 4.0), (right, y - 4.0), &style);
         right -= 28.0;

@@ -192,8 +192,8 @@ impl Bench {
                     false => Some(running.process.printed()),
                 };
             }
-            if let Err(error) = self.look_at_disk(FREE) {
-                break Some(format!("stopped: {error}"));
+            if self.look_at_disk(FREE).is_err() {
+                break Some(format!("less than {} GiB of the disk were free", FREE >> 30));
             }
             if Instant::now() > running.end {
                 break Some("it did not end in its time".to_owned());
