@@ -11,17 +11,43 @@ use anyhow::Context;
 pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let text =
         std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+    let ticks = stat_field(&text, 14)? + stat_field(&text, 15)?;
+    Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Page faults since the process started, those without a read from disk included.
+pub fn page_faults(pid: u32) -> anyhow::Result<u64> {
+    let text =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+    Ok((stat_field(&text, 10)? + stat_field(&text, 12)?) as u64)
+}
+
+/// A field of `/proc/PID/stat`, numbered from 1 as in its manual page.
+fn stat_field(text: &str, number: usize) -> anyhow::Result<f64> {
     // The second field is the program's name in brackets and may hold anything, spaces too.
     let after_name = text.rsplit(')').next().unwrap_or_default();
-    let ticks = |field: usize| -> anyhow::Result<f64> {
-        let word = after_name
-            .split_whitespace()
-            .nth(field)
-            .context("/proc/PID/stat is short")?;
-        Ok(word.parse()?)
-    };
-    // Fields 14 and 15 of the line; the first after the name is field 3.
-    Ok((ticks(11)? + ticks(12)?) / rustix::param::clock_ticks_per_second() as f64)
+    let word = after_name.split_whitespace().nth(number.saturating_sub(3));
+    Ok(word.context("/proc/PID/stat is short")?.parse()?)
+}
+
+/// Resident memory by kind, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Heap, stacks and other memory without a file.
+    pub anonymous: u64,
+    /// Pages of files: the program itself, and what it maps.
+    pub file: u64,
+}
+
+/// Resident memory by kind. The kernel walks all pages for it: not for many times a second.
+pub fn resident_by_kind(pid: u32) -> anyhow::Result<Resident> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .with_context(|| format!("process {pid}"))?;
+    let (all, anonymous) = (kib_line(&text, "Rss:")?, kib_line(&text, "Anonymous:")?);
+    Ok(Resident {
+        anonymous,
+        file: all.saturating_sub(anonymous),
+    })
 }
 
 /// Resident memory now, in bytes.
@@ -37,10 +63,15 @@ pub fn peak_resident(pid: u32) -> anyhow::Result<u64> {
 fn field(pid: u32, name: &str) -> anyhow::Result<u64> {
     let text =
         std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
+    kib_line(&text, name)
+}
+
+/// The bytes of a line such as `VmRSS:  1024 kB`.
+fn kib_line(text: &str, name: &str) -> anyhow::Result<u64> {
     let line = text
         .lines()
         .find(|line| line.starts_with(name))
-        .context("/proc/PID/status lacks it")?;
+        .with_context(|| format!("no line {name}"))?;
     let kib: u64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
     Ok(kib << 10)
 }
@@ -111,5 +142,8 @@ mod tests {
         assert!(cpu_seconds(id).expect("stat is readable") >= 0.0);
         let now = resident(id).expect("status is readable");
         assert!(now > 100_000 && peak_resident(id).expect("status is readable") >= now);
+        let kinds = resident_by_kind(id).expect("smaps_rollup is readable");
+        assert!(kinds.anonymous > 0 && kinds.file > 0);
+        assert!(page_faults(id).expect("stat is readable") > 0);
     }
 }

@@ -18,9 +18,25 @@ pub struct Options {
     /// A shorter run, at most ten minutes.
     #[arg(long)]
     quick: bool,
-    /// Run one group of cases only: local, tools, groups, starts, many, minio, memory, groups-minio.
+    /// Run one group of cases only: local, tools, groups, starts, many, minio, memory, groups-minio, validation, and those
+    /// that run only on request: sustained, sustained-minio, turns, delete-topic, delete-topic-minio, tool-rounds, minio-cost.
     #[arg(long)]
     only: Vec<String>,
+    /// Another length of the main part of the cases that run over time.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Goes into the names of the files with figures, such as `before`.
+    #[arg(long)]
+    label: Option<String>,
+    /// Said on the pages of cases that run over time.
+    #[arg(long)]
+    remark: Option<String>,
+    /// Measure this program instead of building the broker; `DRUMLIN_BIN` in the environment does the same.
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// The commit that the broker was built from, if it is not the one that is checked out.
+    #[arg(long)]
+    commit: Option<String>,
     /// Take what is in the cache as it is.
     #[arg(long)]
     no_install: bool,
@@ -36,8 +52,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         install::run(&cache)?;
     }
     // An explicit path is for measuring a build of another commit.
-    let broker = match std::env::var_os("DRUMLIN_BIN") {
-        Some(path) => PathBuf::from(path),
+    let broker = match &options.broker {
+        Some(path) => std::path::absolute(path)?,
         None => suite::build_broker(true)?,
     };
     let mut bench = Command::new(build()?);
@@ -45,7 +61,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .current_dir(repository())
         .env("DRUMLIN_CACHE", cache.root())
         .env("DRUMLIN_BIN", broker)
-        .args(["--commit", &results::commit()])
+        .args([
+            "--commit",
+            &options.commit.clone().unwrap_or_else(results::commit),
+        ])
         .args(["--machine", &results::machine().to_string()]);
     if options.quick {
         bench.arg("--quick");
@@ -55,6 +74,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     if let Some(dir) = &options.dir {
         bench.arg("--dir").arg(std::path::absolute(dir)?);
+    }
+    if let Some(minutes) = options.minutes {
+        bench.args(["--minutes", &minutes.to_string()]);
+    }
+    for (name, value) in [("--label", &options.label), ("--remark", &options.remark)] {
+        bench.args(value.iter().flat_map(|value| [name, value.as_str()]));
     }
     let status = bench.status()?;
     if !status.success() {

@@ -1,6 +1,6 @@
 //! What a run leaves in `docs/results/`: which commit, on what machine, with what figures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
@@ -43,6 +43,13 @@ pub fn machine() -> Value {
         "kernel": first_line("uname", &["-sr"]),
         "rustc": first_line("rustc", &["--version"]),
     })
+}
+
+/// Where a slice with this log puts its picture, if it draws one.
+pub fn picture(log: &Path) -> PathBuf {
+    let name = log.with_extension("svg");
+    let folder = repository().join("docs/results");
+    name.file_name().map_or(folder.clone(), |name| folder.join(name))
 }
 
 /// Writes `docs/results/{stem}.json` and, for reading, `{stem}.md`; returns the latter's path.

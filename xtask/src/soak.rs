@@ -21,7 +21,7 @@ use crate::{install, results};
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of: ledger, faults, frames, files, groups, decoders, simulate, compact.
+    /// One of: ledger, faults, frames, files, groups, decoders, memory, simulate, compact.
     name: String,
     /// How long, in all slices together.
     #[arg(long, default_value_t = 30)]
@@ -52,6 +52,8 @@ enum Driver {
     Program,
     /// The same without a broker.
     ProgramAlone,
+    /// A command of the load generator that watches one broker all the time, so that the whole soak is one slice.
+    Load,
     /// A test that simulates all it needs.
     Test {
         package: &'static str,
@@ -62,12 +64,12 @@ enum Driver {
 
 impl Soak {
     fn needs_broker(&self) -> bool {
-        self.driver == Driver::Program
+        matches!(self.driver, Driver::Program | Driver::Load)
     }
 
     /// Programs use clients, stores or classes that are not ours.
     fn needs_install(&self) -> bool {
-        matches!(self.driver, Driver::Program | Driver::ProgramAlone)
+        !matches!(self.driver, Driver::Test { .. })
     }
 
     /// Arguments for cargo. Programs are built as they are for the everyday tests; what they drive is a release build.
@@ -75,6 +77,10 @@ impl Soak {
     fn cargo(&self) -> Vec<&'static str> {
         match self.driver {
             Driver::Program | Driver::ProgramAlone => vec!["run", "--quiet", "--package", "drumlin-tests", "--bin", "soak", "--", self.name],
+            Driver::Load => {
+                let program = ["run", "--release", "--quiet", "--package", "drumlin-benches", "--bin", "drumlin-load"];
+                program.into_iter().chain(["--", "soak", self.name]).collect()
+            }
             Driver::Test { package, file, name } => {
                 vec!["test", "--release", "--quiet", "--package", package, "--test", file, name, "--", "--nocapture"]
             }
@@ -118,6 +124,12 @@ const SOAKS: &[Soak] = &[
         title: "Faults of the store",
         slice_seconds: 240,
         driver: Driver::Program,
+    },
+    Soak {
+        name: "memory",
+        title: "Resident memory under steady load",
+        slice_seconds: u64::MAX,
+        driver: Driver::Load,
     },
     Soak {
         name: "simulate",
@@ -181,6 +193,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         load(&file)
     };
+    if state.slices > 0 && soak.driver == Driver::Load {
+        bail!("one process cannot go on where another was cut off: say --fresh, or take another seed");
+    }
     if state.slices > 0 {
         println!(
             "soak: going on after {} slices, {:.1} minutes",
@@ -262,6 +277,7 @@ fn slice(
         .env("DRUMLIN_CACHE", cache.root())
         .env("DRUMLIN_SOAK_SEED", seed.to_string())
         .env("DRUMLIN_SOAK_SECONDS", seconds.to_string())
+        .env("DRUMLIN_SOAK_PICTURE", results::picture(log))
         // As the simulation calls them.
         .env("DRUMLIN_FIRST_SEED", seed.to_string())
         .env("DRUMLIN_SIMULATION_SECONDS", seconds.to_string())

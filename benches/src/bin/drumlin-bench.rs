@@ -14,7 +14,7 @@ struct Arguments {
     /// Within ten minutes.
     #[arg(long)]
     quick: bool,
-    /// Run one group only: local, tools, groups, starts, many, minio, memory.
+    /// Run one group only, such as local, tools or sustained; an unknown name lists all.
     #[arg(long)]
     only: Vec<String>,
     /// Leave Drumlin out, to try the comparison itself.
@@ -32,6 +32,15 @@ struct Arguments {
     /// What is known of the machine, as JSON.
     #[arg(long, default_value = "{}")]
     machine: String,
+    /// Another length of the main part of cases that run over time.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Goes into the names of files, such as `before`.
+    #[arg(long)]
+    label: Option<String>,
+    /// Said on the pages of cases that run over time.
+    #[arg(long)]
+    remark: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,18 +48,22 @@ fn main() -> anyhow::Result<()> {
     process::raise_file_limit();
     let load = std::env::current_exe()?.with_file_name("drumlin-load");
     let repository = drumlin_tests::cache::repository();
+    let dir = arguments
+        .dir
+        .unwrap_or_else(|| drumlin_tests::cache::root().join("bench"));
     suite::run(&suite::Request {
         quick: arguments.quick,
         only: arguments.only,
         kafka_only: arguments.kafka_only,
         load,
-        dir: arguments
-            .dir
-            .unwrap_or_else(|| drumlin_tests::cache::root().join("bench")),
+        dir,
         results: arguments
             .results
             .unwrap_or_else(|| repository.join("benches/results")),
         commit: arguments.commit,
         machine: serde_json::from_str(&arguments.machine)?,
+        minutes: arguments.minutes,
+        label: arguments.label,
+        remark: arguments.remark,
     })
 }

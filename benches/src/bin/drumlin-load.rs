@@ -4,12 +4,14 @@
 #[path = "drumlin-load/groups.rs"]
 mod groups;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use drumlin_benches::load::batches::{Codec, Shape};
+use drumlin_benches::load::batches::{self, Codec, Shape};
 use drumlin_benches::load::{fetch, first, idle, produce, proxy};
 use drumlin_benches::process;
+use drumlin_benches::suite::memory;
 use drumlin_tests::client::Connection;
 
 #[derive(Parser)]
@@ -69,6 +71,11 @@ enum Command {
     /// Members of consumer groups.
     #[command(flatten)]
     Groups(groups::Command),
+    /// Run a soak, as `cargo xtask soak` calls it: what it needs is in the environment.
+    Soak {
+        #[command(subcommand)]
+        soak: Soak,
+    },
     /// Read from a proxy until it ends.
     Drain {
         #[arg(long)]
@@ -77,6 +84,21 @@ enum Command {
         connections: usize,
         #[arg(long)]
         pid: Option<u32>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Soak {
+    /// Watch a broker's memory under steady load.
+    Memory {
+        #[arg(long, env = "DRUMLIN_SOAK_SECONDS", default_value_t = 7_200)]
+        seconds: u64,
+        /// Where the picture goes.
+        #[arg(long, env = "DRUMLIN_SOAK_PICTURE", default_value = "memory.svg")]
+        picture: PathBuf,
+        /// For the broker's and MinIO's data.
+        #[arg(long)]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -146,6 +168,9 @@ struct Produce {
     /// The broker's process, for CPU and memory.
     #[arg(long)]
     pid: Option<u32>,
+    /// A file for the figures of each second.
+    #[arg(long)]
+    seconds_to: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -188,7 +213,7 @@ fn main() -> anyhow::Result<()> {
             println!("{first} {end}");
             Ok(())
         }
-        Command::Produce(o) => print(&produce::run(&produce_options(o))?),
+        Command::Produce(o) => print(&produce::run(&produce_options(o)?)?),
         Command::Fetch(o) => print(&fetch::run(&fetch_options(o)?)?),
         Command::First {
             bootstrap,
@@ -224,6 +249,17 @@ fn main() -> anyhow::Result<()> {
             bytes,
         } => proxy::serve(&store, &listen, connections, bytes),
         Command::Groups(command) => groups::run(command),
+        Command::Soak {
+            soak:
+                Soak::Memory {
+                    seconds,
+                    picture,
+                    dir,
+                },
+        } => {
+            let dir = dir.unwrap_or_else(|| drumlin_tests::cache::root().join("bench"));
+            memory::soak(&dir, &std::env::current_exe()?, seconds, &picture)
+        }
         Command::Drain {
             address,
             connections,
@@ -244,17 +280,20 @@ fn offsets(bootstrap: &str, topic: &str, partition: i32) -> anyhow::Result<(i64,
     ))
 }
 
-fn produce_options(o: Produce) -> produce::Options {
-    let rate = o.rate.or(o.rate_mb.map(|mb| mb * 1e6 / o.batch as f64));
-    produce::Options {
+fn produce_options(o: Produce) -> anyhow::Result<produce::Options> {
+    let shape = Shape {
+        batch: o.batch,
+        record: o.record,
+        codec: o.codec,
+    };
+    // A batch is smaller than its bound: its records are whole, and compressed.
+    let size = batches::build(shape, 0)?.bytes.len();
+    let rate = o.rate.or(o.rate_mb.map(|mb| mb * 1e6 / size as f64));
+    Ok(produce::Options {
         bootstrap: o.bootstrap,
         topic: o.topic,
         partitions: o.partitions.max(1),
-        shape: Shape {
-            batch: o.batch,
-            record: o.record,
-            codec: o.codec,
-        },
+        shape,
         connections: o.connections.max(1),
         depth: o.depth.max(1),
         rate,
@@ -263,7 +302,8 @@ fn produce_options(o: Produce) -> produce::Options {
         bytes: o.bytes,
         max_seconds: Duration::from_secs_f64(o.max_seconds),
         pid: o.pid,
-    }
+        seconds_to: o.seconds_to,
+    })
 }
 
 fn fetch_options(o: Fetch) -> anyhow::Result<fetch::Options> {

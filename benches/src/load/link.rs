@@ -19,13 +19,18 @@ const INPUT: usize = 64 << 10;
 struct Sent {
     correlation: i32,
     intended: Instant,
+    began: Instant,
     frame: usize,
 }
 
 /// An answer that has come.
 pub struct Answer {
+    /// When it came.
+    pub at: Instant,
     /// From when the request was meant to be sent.
     pub latency: Duration,
+    /// From when sending began.
+    pub latency_from_send: Duration,
     /// Bytes of the batch.
     pub bytes: u64,
     /// Records in it.
@@ -98,6 +103,7 @@ impl Link {
         self.waiting.push_back(Sent {
             correlation: self.correlation,
             intended,
+            began: Instant::now(),
             frame,
         });
         self.writing = Some((frame, 0));
@@ -124,7 +130,7 @@ impl Link {
     }
 
     /// Reads what is there and hands over each answer.
-    pub fn read(&mut self, mut answered: impl FnMut(Answer)) -> anyhow::Result<()> {
+    pub fn read(&mut self, mut answered: impl FnMut(Answer) -> anyhow::Result<()>) -> anyhow::Result<()> {
         loop {
             let room = self.input.get_mut(self.filled..).unwrap_or_default();
             let space = room.len();
@@ -139,7 +145,7 @@ impl Link {
             let now = Instant::now();
             let mut at = 0;
             while let Some(body) = frame_at(self.input.get(at..self.filled).unwrap_or_default()) {
-                answered(take(&mut self.waiting, &self.frames, self.error_at, body, now)?);
+                answered(take(&mut self.waiting, &self.frames, self.error_at, body, now)?)?;
                 at += 4 + body.len();
             }
             self.input.copy_within(at..self.filled, 0);
@@ -177,7 +183,9 @@ fn take(
         .context("an answer to a frame that is gone")?;
     let fine = body.get(error_at..error_at + 2) == Some(&[0, 0]);
     Ok(Answer {
+        at: now,
         latency: now.saturating_duration_since(sent.intended),
+        latency_from_send: now.saturating_duration_since(sent.began),
         bytes: frame.batch_bytes,
         records: frame.records,
         value_bytes: frame.value_bytes,

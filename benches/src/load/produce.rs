@@ -1,5 +1,6 @@
 //! Produces as fast as answers come, or at a fixed rate with latency from the intended time.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -7,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::load::batches::{self, ProduceFrame, Shape};
 use crate::load::link::{Answer, Link};
+use crate::load::seconds::Recorder;
 use crate::load::summary::{Latencies, Summary};
 use crate::process::{MemoryWatch, cpu_seconds};
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub max_seconds: Duration,
     /// The broker's process, to be watched.
     pub pid: Option<u32>,
+    /// A file for the figures of each second, warm-up and end included.
+    pub seconds_to: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -67,6 +71,7 @@ struct Run<'a> {
     window: Option<Window>,
     closed: bool,
     turn: usize,
+    recorder: Option<Recorder>,
 }
 
 /// The start of what counts.
@@ -100,6 +105,7 @@ impl<'a> Run<'a> {
             window: None,
             closed: false,
             turn: 0,
+            recorder: options.seconds_to.as_deref().map(Recorder::create).transpose()?,
         })
     }
 
@@ -204,7 +210,18 @@ impl<'a> Run<'a> {
         drop(sockets);
         let counts = self.window.is_some() && !self.closed;
         let (summary, latencies) = (&mut self.summary, &mut self.latencies);
-        let mut answered = |answer: Answer| note(summary, latencies, counts, answer);
+        let recorder = &mut self.recorder;
+        let mut answered = |answer: Answer| -> anyhow::Result<()> {
+            if let Some(recorder) = recorder {
+                let latencies = (answer.latency, answer.latency_from_send);
+                match &answer.error {
+                    None => recorder.note_acknowledged(answer.at, latencies, answer.bytes)?,
+                    Some(_) => recorder.note_error(answer.at)?,
+                }
+            }
+            note(summary, latencies, counts, answer);
+            Ok(())
+        };
         for (link, ready) in self.links.iter_mut().zip(&self.ready) {
             if ready.contains(PollFlags::OUT) {
                 link.write()?;
@@ -212,6 +229,9 @@ impl<'a> Run<'a> {
             if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                 link.read(&mut answered)?;
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.close_seconds(Instant::now())?;
         }
         let s = &self.summary;
         if s.errors > 1_000 && s.errors > s.requests {
@@ -247,6 +267,9 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, watch: Option<MemoryWatch>) -> anyhow::Result<Summary> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish(Instant::now())?;
+        }
         self.summary.rss_max = watch.map_or(0, |w| w.most());
         self.summary.latency = self.latencies.summary();
         Ok(self.summary)

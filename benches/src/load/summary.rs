@@ -33,6 +33,11 @@ impl Latencies {
             .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The figures.
     pub fn summary(&self) -> Latency {
         let ms = |quantile: f64| self.0.value_at_quantile(quantile) as f64 / 1e3;

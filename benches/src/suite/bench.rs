@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::load::batches::Codec;
 use crate::load::summary::Summary;
 use crate::suite::plan::Plan;
+use crate::suite::record::Output;
 use crate::suite::subject::Subject;
 use crate::suite::table::{Goal, Row};
 
@@ -34,6 +35,8 @@ pub struct Bench {
     pub depth: usize,
     /// What the cases that run on several stores run on.
     pub store: &'static str,
+    /// Where cases over time write their pages.
+    pub output: Output,
     free_at_start: u64,
     least_free: u64,
     topics: u32,
@@ -89,6 +92,7 @@ impl Bench {
             requests: Vec::new(),
             depth: 5,
             store: LOCAL,
+            output: Output::default(),
             free_at_start: free,
             least_free: free,
             topics: 0,

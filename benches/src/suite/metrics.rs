@@ -31,8 +31,20 @@ impl Metrics {
             .sum()
     }
 
+    /// Sums of all families whose name satisfies a condition, by name.
+    pub fn sums(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
+        let mut found: BTreeMap<String, f64> = BTreeMap::new();
+        for (series, value) in &self.0 {
+            let family = series.split('{').next().unwrap_or_default();
+            if wanted(family) {
+                *found.entry(family.to_owned()).or_default() += value;
+            }
+        }
+        found
+    }
+
     /// A family's samples.
-    fn series<'a>(&'a self, family: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+    pub fn series<'a>(&'a self, family: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         let of = move |series: &str| series.split('{').next() == Some(family);
         self.0
             .iter()
@@ -92,5 +104,7 @@ mod tests {
         let key = ("put".to_owned(), "wal".to_owned());
         assert_eq!(metrics.store()[&key], (3.0, 300.0));
         assert_eq!(metrics.since(&metrics).store().len(), 0);
+        let sums = metrics.sums(|family| family.ends_with("_total"));
+        assert_eq!(sums.into_values().collect::<Vec<_>>(), [300.0, 7.0]);
     }
 }

@@ -2,22 +2,35 @@
 //!
 //! [`run`] goes through the groups of cases: the local directory, consumer groups and compaction, starts, sizes, MinIO, and memory with slow puts.
 //! [`subject`] starts the brokers, [`bench`] runs load and gathers figures, [`table`] holds the goals against them.
-//! What a case measures stands in [`produce`], [`consume`], [`tools`], [`sizes`], [`groups`], [`groups_read`] and
-//! [`compaction`]; [`plan`] says how long.
+//! What a case measures stands in [`produce`], [`consume`], [`tools`], [`sizes`], [`groups`], [`groups_read`],
+//! [`compaction`] and [`validation`]; [`plan`] says how long.
+//!
+//! [`sustained`], [`deletion`], [`rounds`] and [`minio_cost`] run over time: their loads are [`timed`], [`watch`] looks at
+//! the broker meanwhile, and each writes a [`record`] with a picture, whose panels are in [`charts`]. [`memory`] is a soak.
 
 pub mod bench;
+pub mod charts;
 pub mod compaction;
 pub mod consume;
+pub mod deletion;
 pub mod groups;
 pub mod groups_read;
+pub mod memory;
 pub mod metrics;
+pub mod minio_cost;
 pub mod plan;
 pub mod produce;
+pub mod record;
 pub mod report;
+pub mod rounds;
 pub mod sizes;
 pub mod subject;
+pub mod sustained;
 pub mod table;
+pub mod timed;
 pub mod tools;
+pub mod validation;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -51,12 +64,18 @@ pub struct Request {
     pub commit: String,
     /// What is known of the machine.
     pub machine: Value,
+    /// Another length of the main part of cases over time.
+    pub minutes: Option<f64>,
+    /// Goes into the names of files.
+    pub label: Option<String>,
+    /// Said on the pages of cases over time.
+    pub remark: Option<String>,
 }
 
 type Group = fn(&mut Bench, &Path, bool) -> anyhow::Result<()>;
 
 /// The groups, by name.
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 16] = [
     ("local", local),
     ("tools", tools),
     ("groups", groups),
@@ -65,9 +84,40 @@ const GROUPS: [(&str, Group); 8] = [
     ("minio", minio),
     ("memory", memory),
     (GROUPS_ON_MINIO, groups_on_minio),
+    ("validation", |bench, dir, _| bench.validation(dir)),
+    ("sustained", |bench, dir, kafka_only| {
+        bench.sustained(dir, kafka_only)
+    }),
+    ("sustained-minio", |bench, dir, kafka_only| {
+        bench.sustained_minio(dir, kafka_only)
+    }),
+    ("turns", |bench, dir, kafka_only| bench.turns(dir, kafka_only)),
+    ("delete-topic", |bench, dir, _| bench.delete_topic_local(dir)),
+    ("delete-topic-minio", |bench, dir, _| {
+        bench.delete_topic_minio(dir)
+    }),
+    ("tool-rounds", |bench, dir, kafka_only| {
+        bench.tool_rounds(dir, kafka_only)
+    }),
+    ("minio-cost", |bench, dir, _| bench.minio_cost(dir)),
 ];
 /// Reported only: a quick run leaves it out unless it is asked for.
 const GROUPS_ON_MINIO: &str = "groups-minio";
+/// Groups that run over time, from here on in the list: they run only when they are asked for.
+const ON_REQUEST: &str = "sustained";
+
+fn is_on_request(name: &str) -> bool {
+    let place = |wanted: &str| GROUPS.iter().position(|(name, _)| *name == wanted);
+    place(name) >= place(ON_REQUEST)
+}
+
+/// Which groups a run has.
+fn is_wanted(request: &Request, name: &str) -> bool {
+    match request.only.is_empty() {
+        true => !is_on_request(name) && (!request.quick || name != GROUPS_ON_MINIO),
+        false => request.only.iter().any(|o| o == name),
+    }
+}
 
 /// Runs the groups and writes the figures.
 pub fn run(request: &Request) -> anyhow::Result<()> {
@@ -90,6 +140,10 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
         Plan::full()
     };
     let mut bench = Bench::new(plan, scratch.path(), &request.load)?;
+    if let Some(minutes) = request.minutes {
+        bench.plan.over_time.last(minutes);
+    }
+    bench.output = report::output(request, &bench);
     let disk = report::disk_speed(scratch.path())?;
     bench.say(&format!("the disk takes {disk:.0} MB/s at first write, buffered"));
     if request.quick {
@@ -98,14 +152,13 @@ pub fn run(request: &Request) -> anyhow::Result<()> {
         );
     }
     for (name, group) in GROUPS {
-        let wanted = match request.only.is_empty() {
-            true => !(request.quick && name == GROUPS_ON_MINIO),
-            false => request.only.iter().any(|o| o == name),
-        };
-        if !wanted {
+        if !is_wanted(request, name) {
             continue;
         }
-        let needed = bench.plan.disk_needed();
+        let needed = match is_on_request(name) {
+            true => bench.plan.disk_needed_over_time(),
+            false => bench.plan.disk_needed(),
+        };
         bench.look_at_disk(needed)?;
         let dir = scratch.path().join(name);
         std::fs::create_dir_all(&dir)?;

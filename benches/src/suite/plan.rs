@@ -53,6 +53,66 @@ pub struct Plan {
     pub group_passes: u32,
     /// Bytes that are compacted, before compression.
     pub compaction_bytes: u64,
+    /// Lengths of the cases over time.
+    pub over_time: OverTime,
+}
+
+/// Lengths of the cases that run over time, in seconds unless said.
+#[derive(Clone, Copy, Debug)]
+pub struct OverTime {
+    /// `sustained`: at full speed.
+    pub full_speed: f64,
+    /// `sustained`: at 60 MB/s.
+    pub at_rate: f64,
+    /// `turns`: all rounds together.
+    pub turns: f64,
+    /// `delete-topic`: segments of the topic on the local directory, and on MinIO.
+    pub segments: [u64; 2],
+    /// `delete-topic`: before the deletion, and after it was asked for.
+    pub around_deletion: [f64; 2],
+    /// `tool-rounds`: all rounds together.
+    pub tool_rounds: f64,
+    /// `tool-rounds`: records of 1 KiB in a round.
+    pub tool_records: u64,
+    /// `minio-cost`: each of both loads.
+    pub minio_cost: f64,
+}
+
+impl OverTime {
+    fn quick() -> OverTime {
+        OverTime {
+            full_speed: 20.0,
+            at_rate: 10.0,
+            turns: 64.0,
+            segments: [500, 100],
+            around_deletion: [8.0, 20.0],
+            tool_rounds: 40.0,
+            tool_records: 200_000,
+            minio_cost: 20.0,
+        }
+    }
+
+    fn full() -> OverTime {
+        OverTime {
+            full_speed: 300.0,
+            at_rate: 60.0,
+            turns: 256.0,
+            segments: [10_000, 1_000],
+            around_deletion: [30.0, 90.0],
+            tool_rounds: 600.0,
+            tool_records: 1_500_000,
+            minio_cost: 180.0,
+        }
+    }
+
+    /// Gives the main part of each case another length.
+    pub fn last(&mut self, minutes: f64) {
+        let seconds = minutes * 60.0;
+        self.full_speed = seconds;
+        self.turns = seconds;
+        self.tool_rounds = seconds;
+        self.minio_cost = seconds;
+    }
 }
 
 impl Plan {
@@ -86,6 +146,7 @@ impl Plan {
             group_bytes: 512 << 20,
             group_passes: 4,
             compaction_bytes: 256 << 20,
+            over_time: OverTime::quick(),
         }
     }
 
@@ -116,11 +177,17 @@ impl Plan {
             group_bytes: 1 << 30,
             group_passes: 8,
             compaction_bytes: 1 << 30,
+            over_time: OverTime::full(),
         }
     }
 
     /// Disk that must be free before a group of cases starts.
     pub fn disk_needed(&self) -> u64 {
         if self.quick { 12 << 30 } else { 30 << 30 }
+    }
+
+    /// The same for a case over time, which stops by itself when little is left.
+    pub fn disk_needed_over_time(&self) -> u64 {
+        if self.quick { 6 << 30 } else { 12 << 30 }
     }
 }

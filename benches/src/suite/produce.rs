@@ -130,7 +130,7 @@ impl Pair {
 }
 
 impl Bench {
-    fn peak(&self, peak: &Peak) -> Produce {
+    pub(super) fn peak(&self, peak: &Peak) -> Produce {
         Produce {
             batch: peak.batch,
             record: peak.record,

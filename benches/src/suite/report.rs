@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::suite::Request;
 use crate::suite::bench::Bench;
+use crate::suite::record::Output;
 use crate::suite::table::{markdown, number};
 
 /// Speed of the first write of a gigabyte, through the page cache and down to the disk, in MB/s.
@@ -56,8 +57,7 @@ pub fn keep_logs(from: &Path, to: &Path) -> anyhow::Result<()> {
 pub fn write(bench: &Bench, request: &Request, disk: f64) -> anyhow::Result<PathBuf> {
     std::fs::create_dir_all(&request.results)?;
     let partial = if request.only.is_empty() { "" } else { "-part" };
-    let quick = if request.quick { "-quick" } else { "" };
-    let stem = format!("{}-{}{quick}{partial}", date(), request.commit);
+    let stem = format!("{}{partial}", stem(request));
     let figures = json!({
         "command": command(request),
         "date": date(),
@@ -78,6 +78,30 @@ pub fn write(bench: &Bench, request: &Request, disk: f64) -> anyhow::Result<Path
     let page_path = request.results.join(format!("{stem}.md"));
     std::fs::write(&page_path, page(bench, request, disk))?;
     Ok(page_path)
+}
+
+/// How the names of all files of a run begin: `DATE-COMMIT`, then `-quick` and the label.
+fn stem(request: &Request) -> String {
+    let quick = if request.quick { "-quick" } else { "" };
+    let label = request
+        .label
+        .iter()
+        .map(|label| format!("-{label}"))
+        .collect::<String>();
+    format!("{}-{}{quick}{label}", date(), request.commit)
+}
+
+/// Where cases over time write, and what stands on their pages.
+pub fn output(request: &Request, bench: &Bench) -> Output {
+    Output {
+        results: request.results.clone(),
+        stem: stem(request),
+        head: json!({
+            "command": command(request), "date": date(), "commit": request.commit, "machine": request.machine,
+            "settings": settings(bench),
+        }),
+        remark: request.remark.clone(),
+    }
 }
 
 /// The page for reading.
@@ -145,7 +169,12 @@ fn settings(bench: &Bench) -> String {
 fn command(request: &Request) -> String {
     let quick = if request.quick { " --quick" } else { "" };
     let only: String = request.only.iter().map(|o| format!(" --only {o}")).collect();
-    format!("cargo xtask bench{quick}{only}")
+    let minutes = request
+        .minutes
+        .iter()
+        .map(|m| format!(" --minutes {m}"))
+        .collect::<String>();
+    format!("cargo xtask bench{quick}{only}{minutes}")
 }
 
 fn gib(bytes: u64) -> f64 {

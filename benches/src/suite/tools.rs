@@ -64,7 +64,7 @@ impl Bench {
         Ok(())
     }
 
-    fn producer_tool_once(
+    pub(super) fn producer_tool_once(
         &mut self,
         subject: &mut Subject,
         name: &str,
