@@ -277,12 +277,35 @@ impl Picture {
                 );
             }
         }
+        for drawn in &panel.lines {
+            for (at, value) in self.alone(&drawn.points) {
+                if let (Some(px), Some(py)) = (x(at), y(value)) {
+                    let colour = drawn.colour;
+                    _ = writeln!(
+                        out,
+                        "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"2.2\" fill=\"{colour}\"/>"
+                    );
+                }
+            }
+        }
         line(out, (LEFT, top), (LEFT, bottom), "stroke=\"#888888\"");
         line(out, (LEFT, bottom), (WIDTH - RIGHT, bottom), "stroke=\"#888888\"");
         draw_legend(out, panel, top - 7.0);
     }
 
-    /// Points that are close in time are joined; one by itself is a dot.
+    /// Points with no neighbour that they could be joined to: a line would hardly show them.
+    fn alone(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let is_near =
+            |a: Option<&(f64, f64)>, b: &(f64, f64)| a.is_some_and(|a| (a.0 - b.0).abs() <= self.gap);
+        let shown: Vec<&(f64, f64)> = points.iter().filter(|p| p.1 > 0.0).collect();
+        let lone = shown.iter().enumerate().filter(|(at, point)| {
+            let before = at.checked_sub(1).and_then(|at| shown.get(at)).copied();
+            !is_near(before, point) && !is_near(shown.get(at + 1).copied(), point)
+        });
+        lone.map(|(_, point)| **point).collect()
+    }
+
+    /// Points that are close in time are joined.
     fn path(
         &self,
         points: &[(f64, f64)],
@@ -440,6 +463,7 @@ mod tests {
             .and_then(|p| p.split('"').next())
             .expect("a path");
         assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 1));
+        assert_eq!(drawn.matches("<circle").count(), 1);
     }
 
     #[test]
