@@ -120,10 +120,10 @@ pub(crate) fn open_s3(variables: &Variables, bucket: &str) -> Result<S3Store, St
         summed: variant(damaging, true, false, Some(Checksum::CRC64NVME))?,
     };
     // Where there is no TLS, a checksum that was asked for stays beside the hash.
-    let may_choose = !settings.has(&["AWS_UNSIGNED_PAYLOAD", "AWS_SKIP_SIGNATURE"])
-        && !(plain && settings.has(&["AWS_CHECKSUM_ALGORITHM"]));
+    let is_chosen = settings.has(&["AWS_UNSIGNED_PAYLOAD", "AWS_SKIP_SIGNATURE"])
+        || (plain && settings.has(&["AWS_CHECKSUM_ALGORITHM"]));
     let no_bulk_delete = is_true(settings.first_of(&["AWS_DISABLE_BULK_DELETE"]));
-    Ok(S3Store::new(variants, !plain, may_choose, no_bulk_delete))
+    Ok(S3Store::new(variants, !plain, !is_chosen, no_bulk_delete))
 }
 
 fn is_true(setting: Option<&Setting>) -> bool {
