@@ -460,7 +460,8 @@ fn config_resources(both: &mut Both) {
         (4, "x", "log.retention.ms", 0, Some("1")),
         (4, "1", "log.retention.ms", 2, Some("1")),
         (4, "1", "num.partitions", 0, Some("3")),
-        (4, "", "listeners", 0, Some("PLAINTEXT://127.0.0.1:1")),
+        (4, "", "advertised.listeners", 0, Some("PLAINTEXT://127.0.0.1:1")),
+        (4, "", "ssl.keystore.location", 0, Some("x")),
         (8, "1", "no.such.logger", 0, Some("INFO")),
         (8, "1", "root", 0, Some("LOUD")),
         (8, "1", "root", 1, None),
@@ -560,8 +561,8 @@ const VALUES: [&str; 20] = [
 
 /// What differs, and is meant to: option, and why.
 const MEANT: [(&str, &str); 1] = [(
-    "segment.bytes",
-    "a segment object may be as small as 1 MiB in both, and Kafka's default differs",
+    "retention.bytes",
+    "Kafka takes any negative number, and all of them mean what -1 means",
 )];
 
 #[test]
