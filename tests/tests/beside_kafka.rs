@@ -9,7 +9,7 @@ use drumlin_tests::client::Connection;
 use drumlin_tests::kafka::Kafka;
 use drumlin_tests::scratch::Scratch;
 use drumlin_wire::messages as m;
-use drumlin_wire::{Message, Request, Str, Uuid};
+use drumlin_wire::{Request, Str, Uuid};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ impl Both {
         normalise(&mut ours);
         self.asked += 1;
         if kafkas != ours {
-            let name = M::NAME;
+            let name = M::KEY;
             self.differences.push(format!(
                 "{name} {version}: {request:?}\n  Kafka:   {kafkas:?}\n  Drumlin: {ours:?}"
             ));
@@ -213,18 +213,42 @@ fn replicas(both: &mut Both) {
 
 fn what_is_off(both: &mut Both) {
     let request = m::describe_acls_request::DescribeAclsRequest {
+        resource_type_filter: 2,
         pattern_type_filter: 3,
+        operation: 3,
+        permission_type: 3,
         ..Default::default()
     };
     both.compare_all(1, &request);
     both.compare_all(3, &request);
     let request = m::create_acls_request::CreateAclsRequest {
-        creations: vec![m::create_acls_request::AclCreation::default(); 2],
+        creations: vec![
+            m::create_acls_request::AclCreation {
+                resource_type: 2,
+                resource_name: "t".into(),
+                resource_pattern_type: 3,
+                principal: "User:a".into(),
+                host: "*".into(),
+                operation: 3,
+                permission_type: 3,
+                ..Default::default()
+            };
+            2
+        ],
         ..Default::default()
     };
     both.compare_all(3, &request);
     let request = m::delete_acls_request::DeleteAclsRequest {
-        filters: vec![m::delete_acls_request::DeleteAclsFilter::default(); 2],
+        filters: vec![
+            m::delete_acls_request::DeleteAclsFilter {
+                resource_type_filter: 2,
+                pattern_type_filter: 3,
+                operation: 3,
+                permission_type: 3,
+                ..Default::default()
+            };
+            2
+        ],
         ..Default::default()
     };
     both.compare_all(3, &request);
