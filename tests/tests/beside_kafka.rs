@@ -9,7 +9,7 @@ use drumlin_tests::client::Connection;
 use drumlin_tests::kafka::Kafka;
 use drumlin_tests::scratch::Scratch;
 use drumlin_wire::messages as m;
-use drumlin_wire::{Message, Request, Str, Uuid};
+use drumlin_wire::{Request, Str, Uuid};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,7 +33,7 @@ impl Both {
         normalise(&mut ours);
         self.asked += 1;
         if kafkas != ours {
-            let name = M::NAME;
+            let name = M::KEY;
             self.differences.push(format!(
                 "{name} {version}: {request:?}\n  Kafka:   {kafkas:?}\n  Drumlin: {ours:?}"
             ));
@@ -213,18 +213,42 @@ fn replicas(both: &mut Both) {
 
 fn what_is_off(both: &mut Both) {
     let request = m::describe_acls_request::DescribeAclsRequest {
+        resource_type_filter: 2,
         pattern_type_filter: 3,
+        operation: 3,
+        permission_type: 3,
         ..Default::default()
     };
     both.compare_all(1, &request);
     both.compare_all(3, &request);
     let request = m::create_acls_request::CreateAclsRequest {
-        creations: vec![m::create_acls_request::AclCreation::default(); 2],
+        creations: vec![
+            m::create_acls_request::AclCreation {
+                resource_type: 2,
+                resource_name: "t".into(),
+                resource_pattern_type: 3,
+                principal: "User:a".into(),
+                host: "*".into(),
+                operation: 3,
+                permission_type: 3,
+                ..Default::default()
+            };
+            2
+        ],
         ..Default::default()
     };
     both.compare_all(3, &request);
     let request = m::delete_acls_request::DeleteAclsRequest {
-        filters: vec![m::delete_acls_request::DeleteAclsFilter::default(); 2],
+        filters: vec![
+            m::delete_acls_request::DeleteAclsFilter {
+                resource_type_filter: 2,
+                pattern_type_filter: 3,
+                operation: 3,
+                permission_type: 3,
+                ..Default::default()
+            };
+            2
+        ],
         ..Default::default()
     };
     both.compare_all(3, &request);
@@ -460,7 +484,8 @@ fn config_resources(both: &mut Both) {
         (4, "x", "log.retention.ms", 0, Some("1")),
         (4, "1", "log.retention.ms", 2, Some("1")),
         (4, "1", "num.partitions", 0, Some("3")),
-        (4, "", "listeners", 0, Some("PLAINTEXT://127.0.0.1:1")),
+        (4, "", "advertised.listeners", 0, Some("PLAINTEXT://127.0.0.1:1")),
+        (4, "", "ssl.keystore.location", 0, Some("x")),
         (8, "1", "no.such.logger", 0, Some("INFO")),
         (8, "1", "root", 0, Some("LOUD")),
         (8, "1", "root", 1, None),
@@ -560,8 +585,8 @@ const VALUES: [&str; 20] = [
 
 /// What differs, and is meant to: option, and why.
 const MEANT: [(&str, &str); 1] = [(
-    "segment.bytes",
-    "a segment object may be as small as 1 MiB in both, and Kafka's default differs",
+    "retention.bytes",
+    "Kafka takes any negative number, and all of them mean what -1 means",
 )];
 
 #[test]

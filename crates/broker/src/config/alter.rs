@@ -162,6 +162,9 @@ pub fn alter(
     Ok(overrides)
 }
 
+/// Options that Kafka lets change for one listener only, as `listener.name.NAME.ssl.keystore.location`.
+const LISTENER_OPTIONS: [&str; 3] = ["ssl.keystore.", "ssl.truststore.", "ssl.key.password"];
+
 fn alterable(target: Target, name: &str) -> Result<&'static OptionSpec, AlterError> {
     let (found, whose, nearest): (_, _, fn(&str) -> Option<&'static str>) = match target {
         Target::Topic => (table::topic_option(name), "topic", table::nearest_topic_option),
@@ -186,6 +189,13 @@ fn alterable(target: Target, name: &str) -> Result<&'static OptionSpec, AlterErr
             "Unknown {whose} config name: {name}{hint}"
         )));
     };
+    let is_of_listener =
+        option.dynamic == Dynamic::PerBroker && LISTENER_OPTIONS.iter().any(|of| name.starts_with(of));
+    if is_of_listener && matches!(target, Target::Broker | Target::AllBrokers) {
+        return Err(AlterError::InvalidRequest(format!(
+            "These security configs can be dynamically updated only per-listener using the listener prefix: [{name}]"
+        )));
+    }
     match (target, option.dynamic) {
         (Target::Topic | Target::Group | Target::ClientMetrics, _)
         | (_, Dynamic::ClusterWide)

@@ -19,7 +19,7 @@ pub(super) fn refusal(option: &OptionSpec, raw: &str) -> String {
         Kind::Short => wrong(shown, &number_reason::<i16>(option.check, text, "SHORT")),
         Kind::Double => match text.parse::<f64>() {
             Ok(number) => wrong(
-                &format!("{number:?}"),
+                &java_double(number),
                 if number > 1.0 {
                     "Value must be no more than 1"
                 } else {
@@ -48,6 +48,18 @@ pub(super) fn refusal(option: &OptionSpec, raw: &str) -> String {
             ),
             _ => wrong(shown, "String must be non-empty"),
         },
+    }
+}
+
+/// A number as Java writes it.
+fn java_double(number: f64) -> String {
+    if number == 0.0 || (1e-3..1e7).contains(&number.abs()) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
     }
 }
 

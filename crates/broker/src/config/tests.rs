@@ -643,7 +643,8 @@ fn incremental_changes() {
     );
     assert_eq!(
         brokers(Target::AllBrokers, &set("ssl.keystore.location", "x")).unwrap_err(),
-        "Cannot update these configs at default cluster level, broker id must be specified: [ssl.keystore.location]"
+        "These security configs can be dynamically updated only per-listener using the listener prefix: \
+         [ssl.keystore.location]"
     );
     assert!(brokers(Target::AllBrokers, &set("max.connections.per.ip.overrides", "x")).is_err());
 }

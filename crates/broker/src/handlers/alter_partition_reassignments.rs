@@ -26,6 +26,7 @@ pub async fn handle(
         .map(|topic| answer(cx, &image, topic, &mut words))
         .collect();
     AlterPartitionReassignmentsResponse {
+        error_message: None,
         allow_replication_factor_change: request.allow_replication_factor_change,
         responses,
         ..Default::default()

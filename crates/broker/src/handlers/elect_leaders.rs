@@ -18,7 +18,9 @@ const TYPES: [i8; 2] = [0, 1];
 /// any partition, since only elections that took place or failed are told of.
 pub async fn handle(cx: &Cx, request: ElectLeadersRequest) -> ElectLeadersResponse {
     let image = cx.broker.image();
-    let known = TYPES.contains(&request.election_type);
+    // As in Kafka, the type is looked at for each partition: where none is asked for, none is wrong.
+    let asks_nothing = request.topic_partitions.as_ref().is_some_and(Vec::is_empty);
+    let known = asks_nothing || TYPES.contains(&request.election_type);
     let mut words = Words::default();
     let replica_election_results = match request.topic_partitions {
         None if !known => Vec::new(),

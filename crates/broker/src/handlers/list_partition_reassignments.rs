@@ -10,5 +10,8 @@ pub async fn handle(
     _cx: &Cx,
     _request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse {
+        error_message: None,
+        ..Default::default()
+    }
 }

@@ -52,6 +52,7 @@ pub async fn handle(cx: &Cx, request: UpdateFeaturesRequest) -> UpdateFeaturesRe
             .collect()
     };
     UpdateFeaturesResponse {
+        error_message: None,
         results,
         ..Default::default()
     }

@@ -462,8 +462,10 @@ impl Client {
             let answer = self.call(version, request).await;
             match code(&answer) {
                 0 => return answer,
-                14..=16 => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-                other => panic!("error {other}"),
+                other => {
+                    assert!((14..=16).contains(&other), "error {other}");
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
             }
         }
     }
