@@ -2,6 +2,8 @@
 //! tokens, transactions, reassignments, elections, the quorum.
 
 use bytes::Bytes;
+use drumlin_wire::ApiKey;
+use drumlin_wire::messages::alter_client_quotas_request as quotas;
 use drumlin_wire::messages::alter_partition_reassignments_request as reassign;
 use drumlin_wire::messages::alter_replica_log_dirs_request as dirs;
 use drumlin_wire::messages::alter_user_scram_credentials_request as scram;
@@ -18,6 +20,7 @@ use drumlin_wire::messages::describe_user_scram_credentials_request::{
 };
 use drumlin_wire::messages::elect_leaders_request::{ElectLeadersRequest, TopicPartitions};
 use drumlin_wire::messages::expire_delegation_token_request::ExpireDelegationTokenRequest;
+use drumlin_wire::messages::find_coordinator_request::FindCoordinatorRequest;
 use drumlin_wire::messages::list_partition_reassignments_request::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
 };
@@ -28,7 +31,7 @@ use drumlin_wire::messages::sasl_handshake_request::SaslHandshakeRequest;
 use drumlin_wire::messages::unregister_broker_request::UnregisterBrokerRequest;
 use drumlin_wire::messages::update_features_request::{FeatureUpdateKey, UpdateFeaturesRequest};
 
-use super::{Pair, Side};
+use super::{Pair, Side, versions};
 
 /// In requests about access lists: any resource, any pattern, any operation, any permission.
 const ANY: i8 = 1;
@@ -96,6 +99,30 @@ fn users(pair: &mut Pair) -> anyhow::Result<()> {
                 // Any name that is given.
                 match_type: 2,
                 r#match: None,
+                ..Default::default()
+            }],
+            ..Default::default()
+        })?;
+    }
+    // What Kafka would keep, Drumlin refuses: only what both refuse.
+    for (what, entity, key, value) in [
+        ("of a type that is none", "none", "producer_byte_rate", 1e6),
+        ("a quota that is none", "user", "none", 1e6),
+        ("a negative quota", "user", "producer_byte_rate", -1.0),
+    ] {
+        pair.ask(what, |_: &Side, _| quotas::AlterClientQuotasRequest {
+            entries: vec![quotas::EntryData {
+                entity: vec![quotas::EntityData {
+                    entity_type: entity.into(),
+                    entity_name: Some("somebody".into()),
+                    ..Default::default()
+                }],
+                ops: vec![quotas::OpData {
+                    key: key.into(),
+                    value,
+                    remove: false,
+                    ..Default::default()
+                }],
                 ..Default::default()
             }],
             ..Default::default()
@@ -246,10 +273,35 @@ fn transactions(pair: &mut Pair) -> anyhow::Result<()> {
             ..Default::default()
         })?;
     }
-    pair.ask("an unknown id", |_: &Side, _| DescribeTransactionsRequest {
+    // Kafka has a coordinator for transactions from the first search for one on; Drumlin has no transactions.
+    const NO_TRANSACTIONS: i16 = 53;
+    pair.wait_until(
+        "the transaction coordinator",
+        2,
+        |_| FindCoordinatorRequest {
+            key: "nobody".into(),
+            key_type: 1,
+            ..Default::default()
+        },
+        |answer| matches!(answer.error_code, 0 | NO_TRANSACTIONS),
+    )?;
+    let request = |_: &Side, _: i16| DescribeTransactionsRequest {
         transactional_ids: vec!["nobody".into()],
         ..Default::default()
-    })?;
+    };
+    if !versions(ApiKey::DescribeTransactions).is_empty() {
+        // COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR
+        pair.wait_until(
+            "the transactions",
+            0,
+            |side| request(side, 0),
+            |answer| {
+                let state = answer.transaction_states.first();
+                state.is_some_and(|state| !matches!(state.error_code, 14..=16))
+            },
+        )?;
+    }
+    pair.ask("an unknown id", request)?;
     Ok(())
 }
 
