@@ -16,6 +16,7 @@ mod cleaner;
 mod codec;
 mod cold;
 mod commit;
+mod congestion;
 mod damage;
 mod deletion;
 pub mod export;

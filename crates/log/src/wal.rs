@@ -1,6 +1,6 @@
 //! The write path: the open WAL object, its puts, and their commits in order.
 //!
-//! Locks are taken in the order partition, open object, in flight. An append copies its batch once, into the open
+//! Locks are taken in the order partition, open object, in flight, congestion. An append copies its batch once, into the open
 //! object; that copy is what is checksummed, put, cached and served. One task closes objects and dispatches them
 //! to the chain; another takes commits, in order, moves high watermarks, and only then settles the acks.
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::arena::{ALIGNMENT, Arenas};
 use crate::backlog::Backlog;
 use crate::commit::{Commit, CommitError};
+use crate::congestion::Congestion;
 use crate::footer::{Edit, ExtentRecord, ProducerBatch, encode_edits, encode_footer};
 use crate::metrics::Counters;
 use crate::object::{Extent, WalObject};
@@ -178,6 +179,9 @@ pub(crate) struct Wal {
     open: Mutex<Open>,
     in_flight: Mutex<BTreeMap<u64, InFlight>>,
     in_flight_puts: AtomicUsize,
+    congestion: Mutex<Congestion>,
+    /// The size at which the open object is closed, as the congestion has it.
+    object_bytes: AtomicUsize,
     room: Semaphore,
     room_total: usize,
     flush: Notify,
@@ -222,6 +226,12 @@ impl Wal {
             }),
             in_flight: Mutex::default(),
             in_flight_puts: AtomicUsize::new(0),
+            congestion: Mutex::new(Congestion::new(
+                options.flush_bytes,
+                options.window,
+                env.instant(),
+            )),
+            object_bytes: AtomicUsize::new(options.flush_bytes),
             room: Semaphore::new(room_total),
             room_total,
             flush: Notify::new(),
@@ -297,7 +307,8 @@ impl Wal {
         }
         let length = bytes.len();
         let holds = open.buf.len();
-        if holds > 0 && holds + length > self.options.flush_bytes.max(ENTRY_HEADER_LEN + length) {
+        let object_bytes = self.object_bytes.load(Ordering::Relaxed);
+        if holds > 0 && holds + length > object_bytes.max(ENTRY_HEADER_LEN + length) {
             self.close(&mut open);
         }
         let now = self.env.instant();
@@ -351,7 +362,7 @@ impl Wal {
             }),
         }
         open.permits += permits;
-        if open.buf.len() >= self.options.flush_bytes {
+        if open.buf.len() >= object_bytes {
             self.close(&mut open);
         }
         // A wake-up costs as much as the copy of a small batch.
@@ -459,13 +470,17 @@ impl Wal {
                 if open.closed.is_empty() {
                     self.close(&mut open);
                 }
-                open.closed.pop_front()
+                let fits = |closed: &mut Closed| lock(&self.congestion).has_room(closed.buf.len());
+                open.closed.pop_front_if(fits)
             };
             if let Some(closed) = closed {
                 policy.put(self.env.instant(), closed.buf.len());
                 if !self.dispatch(closed).await {
                     return;
                 }
+            } else {
+                // A commit makes room, and so does the end of the chain.
+                woken.await;
             }
         }
     }
@@ -508,6 +523,7 @@ impl Wal {
                     Ok(appended) => {
                         self.in_flight_puts.fetch_add(1, Ordering::Relaxed);
                         let (bytes, dispatched) = (appended.bytes, self.env.instant());
+                        lock(&self.congestion).sent(dispatched, bytes.len());
                         let data = InFlight::Data {
                             extents,
                             commit,
@@ -629,6 +645,13 @@ impl Wal {
     fn commit(&self, slot: u64, extents: &[PendingExtent], bytes: Bytes, dispatched: Instant) {
         self.in_flight_puts.fetch_sub(1, Ordering::Relaxed);
         let size = bytes.len();
+        {
+            let now = self.env.instant();
+            let mut congestion = lock(&self.congestion);
+            congestion.committed(now, size, now.saturating_duration_since(dispatched));
+            self.object_bytes
+                .store(congestion.object_bytes(), Ordering::Relaxed);
+        }
         let stored = WalObject::new(Arc::clone(&self.name), slot, size as u64, Some(bytes));
         for pending in extents {
             let mut inner = pending.partition.lock();
@@ -722,6 +745,7 @@ impl Wal {
             object.settle(Err(outcome));
         }
         self.room.close();
+        self.flush.notify_one();
         let end = match (outcome, end) {
             (CommitError::Fenced, _) => LogEnd::Fenced,
             (_, ChainEnd::Stopped) => LogEnd::Stopped,
