@@ -134,6 +134,44 @@ impl Client {
         texts(&self.run("pattern", &arguments)?["values"])
     }
 
+    /// Sends two records in one batch under a header whose greatest timestamp is wrong, as the client itself writes it:
+    /// one of `now_ms`, or of the clock, and one of a day before. kafkajs sends the old one first, kafka-go, which stands
+    /// beside sarama, the new one.
+    pub fn produce_wrong_times(self, at: &At<'_>, now_ms: i64) -> anyhow::Result<()> {
+        let mut arguments = at.json();
+        let action = match self {
+            Client::Kafkajs => {
+                arguments["timestamp"] = json!(now_ms - 24 * 3_600_000);
+                "mixed"
+            }
+            Client::Sarama => {
+                arguments["timestamp"] = json!(now_ms);
+                "write-newest-first"
+            }
+            other => bail!("{other:?} writes right headers"),
+        };
+        self.run(action, &arguments).map(drop)
+    }
+
+    /// Makes the topic a compacted one, with confluent-kafka.
+    pub fn compact(at: &At<'_>) -> anyhow::Result<()> {
+        Client::Confluent.run("compact", &at.json()).map(drop)
+    }
+
+    /// Reads from the start until the client knows that it is at the end, behind offset `last`; how many records came.
+    pub fn reach_end(self, at: &At<'_>, last: i64) -> anyhow::Result<u64> {
+        let mut arguments = at.json();
+        arguments["offset"] = json!(last);
+        let action = match self {
+            Client::Confluent => "reach_end",
+            Client::Kafkajs => "reachOffset",
+            other => bail!("{other:?} has no such action"),
+        };
+        self.run(action, &arguments)?["records"]
+            .as_u64()
+            .context("no records")
+    }
+
     /// Asks for the earliest and latest offsets, and for that of the first record at `timestamp` or later.
     pub fn offsets(self, at: &At<'_>, timestamp: i64) -> anyhow::Result<Offsets> {
         let mut arguments = at.json();

@@ -158,7 +158,7 @@ fn minio(cache: &Cache, log: &Path) -> anyhow::Result<()> {
 fn go_sources() -> anyhow::Result<Vec<u8>> {
     let dir = repository().join("tests/clients/go");
     let mut all = Vec::new();
-    for name in ["go.mod", "go.sum", "main.go", "member.go"] {
+    for name in ["go.mod", "go.sum", "main.go", "member.go", "kafkago.go"] {
         all.extend(std::fs::read(dir.join(name)).with_context(|| format!("tests/clients/go/{name}"))?);
     }
     Ok(all)

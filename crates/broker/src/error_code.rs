@@ -192,10 +192,11 @@ impl From<&BatchError> for ErrorCode {
         match error {
             BatchError::Corrupt(_) => Self::CorruptMessage,
             BatchError::Invalid(_) | BatchError::InvalidRecords { .. } => Self::InvalidRecord,
-            BatchError::InvalidTimestamp { .. } | BatchError::InvalidTimestampType => Self::InvalidTimestamp,
+            BatchError::InvalidTimestamp { .. } | BatchError::InvalidTimestamps { .. } => {
+                Self::InvalidTimestamp
+            }
             BatchError::TooLarge { .. } => Self::MessageTooLarge,
             BatchError::UnsupportedCompression { .. } => Self::UnsupportedCompressionType,
-            BatchError::UnsupportedFormat { magic: 0 | 1 } => Self::UnsupportedForMessageFormat,
             BatchError::UnsupportedFormat { .. } => Self::InvalidRecord,
         }
     }

@@ -102,9 +102,9 @@ pub async fn check(
     report.findings = tally.findings;
     second_look(bucket, tally.vanished, suspects, &mut report).await?;
     report.findings.sort();
-    report
-        .findings
-        .dedup_by(|a, b| a.kind == b.kind && a.key == b.key);
+    report.findings.dedup_by(|a, b| {
+        a.kind == b.kind && a.key == b.key && (a.kind != Kind::Undecodable || a.what == b.what)
+    });
     Ok(report)
 }
 

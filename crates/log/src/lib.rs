@@ -30,6 +30,7 @@ mod keeper;
 mod layout;
 mod leaves;
 pub mod log;
+mod lookup;
 mod lost;
 mod manifest;
 pub mod metrics;

@@ -383,8 +383,8 @@ impl Log {
         partitions.values().cloned().collect()
     }
 
-    /// Appends a batch that [`drumlin_records::validate`] passed. Waits for room only; the batch is durable,
-    /// and visible to consumers, when the returned commit says so.
+    /// Appends a batch that [`drumlin_records::validate`] passed, under the header that it gave. Waits for room only; the
+    /// batch is durable, and visible to consumers, when the returned commit says so.
     ///
     /// A duplicate of an idempotent producer returns the first copy's offset and commit (A4).
     ///

@@ -4,10 +4,10 @@
 //! sealed data `≤` hot extents `≤ high watermark ≤ log end`. Only the write path appends, only the commit
 //! loop moves the high watermark, only a committed round changes what is sealed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use drumlin_records::BatchHeader;
+use drumlin_records::{BatchError, BatchHeader};
 use tokio::sync::Notify;
 
 use crate::commit::{Commit, CommitError};
@@ -18,6 +18,9 @@ use crate::object::Extent;
 use crate::producers::{ActiveProducer, Producers};
 use crate::state::{ManifestRef, PartitionState};
 use crate::types::{PartitionConfig, TopicPartition};
+
+/// Batches of a partition that are named in the log of the broker because they cannot be decoded.
+const MAX_UNDECODABLE_NOTED: usize = 100;
 
 /// Somebody who waits for data on any of several partitions.
 #[derive(Debug, Default)]
@@ -127,6 +130,9 @@ pub(crate) struct Inner {
 pub struct Partition {
     id: TopicPartition,
     inner: Mutex<Inner>,
+    undecodable: Mutex<BTreeSet<i64>>,
+    /// The newest timestamps of sealed pieces whose records retention has read, by their offsets.
+    newest_read: Mutex<BTreeMap<(i64, i64), i64>>,
 }
 
 impl Partition {
@@ -150,11 +156,42 @@ impl Partition {
                 hot_bytes: 0,
                 waiters: Vec::new(),
             }),
+            undecodable: Mutex::default(),
+            newest_read: Mutex::default(),
         })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says of a batch whose records cannot be decoded that it is passed over: once, and of so many batches at most.
+    pub(crate) fn note_undecodable(&self, base_offset: i64, error: &BatchError) {
+        let mut noted = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() < MAX_UNDECODABLE_NOTED && noted.insert(base_offset) {
+            tracing::warn!(
+                partition = %self.id, base_offset, %error,
+                "a batch cannot be decoded and is passed over: lookups by time find nothing in it, compaction keeps it whole, \
+                 retention goes by its header"
+            );
+        }
+    }
+
+    fn lock_newest_read(&self) -> MutexGuard<'_, BTreeMap<(i64, i64), i64>> {
+        self.newest_read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest timestamp of a sealed piece's records, if they were read.
+    pub(crate) fn newest_read(&self, offsets: (i64, i64)) -> Option<i64> {
+        self.lock_newest_read().get(&offsets).copied()
+    }
+
+    pub(crate) fn note_newest_read(&self, offsets: (i64, i64), newest: i64) {
+        self.lock_newest_read().insert(offsets, newest);
+    }
+
+    pub(crate) fn forget_read_below(&self, log_start: i64) {
+        self.lock_newest_read().retain(|(_, end), _| *end > log_start);
     }
 
     /// Which partition this is.

@@ -1,4 +1,4 @@
-//! Reads: an offset or a timestamp to bytes.
+//! Reads: an offset to bytes. Lookups by time are in [`lookup`](crate::lookup).
 //!
 //! Data is looked for in the order hot log, bundle spans, segments. What lies in memory is answered without
 //! suspending and without a copy; what was loaded from elsewhere is verified against the checksums of its
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drumlin_objects::{Reason, StoreError};
-use drumlin_records::{BatchError, Limits, RecordReader};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use thiserror::Error;
@@ -27,7 +26,7 @@ const LOADS_PER_READ: usize = 8;
 /// A reader that has something to go on with is not kept longer than this for more.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A read that raced with sealing or retention looks again this often.
-const ATTEMPTS: usize = 4;
+pub(crate) const ATTEMPTS: usize = 4;
 
 /// Why a read failed.
 #[derive(Debug, Clone, Error)]
@@ -362,157 +361,6 @@ impl Log {
         let at = sealed.spans.partition_point(|span| span.end_offset <= offset);
         Ok(sealed.spans.get(at).map(|span| Source::Span(Arc::clone(span))))
     }
-
-    /// The first record at or after the log start whose timestamp is `timestamp` or later; committed records only.
-    ///
-    /// # Errors
-    /// [`ReadError`] where the store or its data fail.
-    pub async fn offset_for_timestamp(
-        &self,
-        partition: &Arc<Partition>,
-        timestamp: i64,
-    ) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            match self.find_timestamp(partition, timestamp).await {
-                Ok(found) => return Ok(found),
-                Err(Failure::Moved(error)) => last = Some(error),
-                Err(Failure::Error(error)) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or(ReadError::Deleted))
-    }
-
-    /// The first record that carries the largest timestamp of the log.
-    ///
-    /// # Errors
-    /// As [`Log::offset_for_timestamp`].
-    pub async fn max_timestamp(
-        &self,
-        partition: &Arc<Partition>,
-    ) -> Result<Option<TimestampOffset>, ReadError> {
-        let largest = {
-            let inner = partition.lock();
-            check_served(&inner)?;
-            let sealed = &inner.sealed;
-            let leaves = sealed.leaves.iter().map(|leaf| leaf.max_timestamp);
-            let segments = sealed.segments().map(|segment| segment.max_timestamp);
-            let spans = sealed.spans.iter().map(|span| span.max_timestamp);
-            let hot = inner
-                .hot
-                .iter()
-                .filter(|extent| extent.last_offset >= inner.log_start);
-            leaves
-                .chain(segments)
-                .chain(spans)
-                .chain(hot.map(|extent| extent.max_timestamp))
-                .max()
-        };
-        match largest {
-            Some(timestamp) if timestamp >= 0 => self.offset_for_timestamp(partition, timestamp).await,
-            _ => Ok(None),
-        }
-    }
-
-    async fn find_timestamp(
-        &self,
-        partition: &Arc<Partition>,
-        timestamp: i64,
-    ) -> Result<Option<TimestampOffset>, Failure> {
-        let (sealed, hot, log_start) = {
-            let inner = partition.lock();
-            if inner.deleted {
-                return Err(Failure::Error(ReadError::Deleted));
-            }
-            check_served(&inner)?;
-            let hot: Vec<Extent> = inner
-                .hot
-                .iter()
-                .filter(|extent| extent.max_timestamp >= timestamp)
-                .cloned()
-                .collect();
-            (Arc::clone(&inner.sealed), hot, inner.log_start)
-        };
-        for leaf in sealed
-            .leaves
-            .iter()
-            .filter(|leaf| leaf.max_timestamp >= timestamp)
-        {
-            let rows = self.cold().leaf_table(self, leaf).await?;
-            for row in rows.iter().filter(|row| row.segment.max_timestamp >= timestamp) {
-                let segment = self.cold().leaf_segment(self, leaf, row).await?;
-                let source = Source::Segment(segment);
-                if let Some(found) = self
-                    .timestamp_in(partition, &source, timestamp, log_start)
-                    .await?
-                {
-                    return Ok(Some(found));
-                }
-            }
-        }
-        let segments = sealed
-            .segments()
-            .filter(|segment| segment.max_timestamp >= timestamp);
-        let spans = sealed.spans.iter().filter(|span| span.max_timestamp >= timestamp);
-        let sources = segments
-            .map(|segment| Source::Segment(Arc::clone(segment)))
-            .chain(spans.map(|span| Source::Span(Arc::clone(span))));
-        for source in sources {
-            if let Some(found) = self
-                .timestamp_in(partition, &source, timestamp, log_start)
-                .await?
-            {
-                return Ok(Some(found));
-            }
-        }
-        for extent in hot {
-            let rope = self.load_extent(&extent).await?;
-            if let Some(found) = first_since(&rope, timestamp, log_start)? {
-                return Ok(Some(TimestampOffset {
-                    leader_epoch: partition.epoch_at(found.offset),
-                    ..found
-                }));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn timestamp_in(
-        &self,
-        partition: &Partition,
-        source: &Source,
-        timestamp: i64,
-        log_start: i64,
-    ) -> Result<Option<TimestampOffset>, Failure> {
-        if source.end_offset() <= log_start {
-            return Ok(None);
-        }
-        let (mut position, size) = (source.position_of_timestamp(timestamp), source.size());
-        let mut want = crate::manifest::BLOCK_BYTES as u64;
-        while position < size {
-            let end = size.min(position + want);
-            let id = partition.id();
-            let rope = self
-                .cold()
-                .load(self, &id, source, position..end, crate::cold::NO_READ_AHEAD)
-                .await?;
-            if let Some(found) = first_since(&rope, timestamp, log_start)? {
-                return Ok(Some(TimestampOffset {
-                    leader_epoch: partition.epoch_at(found.offset),
-                    ..found
-                }));
-            }
-            let whole = whole_batches(&rope)?;
-            if whole == 0 {
-                if end == size {
-                    break;
-                }
-                want *= 4;
-            }
-            position += whole as u64;
-        }
-        Ok(None)
-    }
 }
 
 /// Why a step of a read failed.
@@ -575,7 +423,7 @@ impl From<Failure> for ReadError {
     }
 }
 
-fn check_served(inner: &Inner) -> Result<(), ReadError> {
+pub(crate) fn check_served(inner: &Inner) -> Result<(), ReadError> {
     match &inner.broken {
         None => Ok(()),
         Some(broken) => Err(ReadError::Unavailable {
@@ -622,47 +470,6 @@ pub(crate) fn whole_batches(rope: &Rope) -> Result<usize, ReadError> {
     Ok(position)
 }
 
-/// The first record in a rope's whole batches with `timestamp` or later, at or after `log_start`.
-fn first_since(rope: &Rope, timestamp: i64, log_start: i64) -> Result<Option<TimestampOffset>, ReadError> {
-    let mut position = 0;
-    while let Some(header) = rope.header(position) {
-        let header = header?;
-        let end = position + header.size_in_bytes();
-        if end > rope.len() {
-            break;
-        }
-        if header.max_timestamp >= timestamp && header.last_offset() >= log_start && !header.is_control() {
-            let batch = rope.contiguous(position, end);
-            if let Some(found) = first_record_since(&batch, timestamp, log_start)? {
-                return Ok(Some(found));
-            }
-        }
-        position = end;
-    }
-    Ok(None)
-}
-
-fn first_record_since(
-    batch: &[u8],
-    timestamp: i64,
-    log_start: i64,
-) -> Result<Option<TimestampOffset>, ReadError> {
-    let corrupt = |error: BatchError| ReadError::Corrupt {
-        what: error.to_string(),
-    };
-    let mut records = RecordReader::new(batch, Limits::default()).map_err(corrupt)?;
-    while let Some(record) = records.next_record().map_err(corrupt)? {
-        if record.timestamp >= timestamp && record.offset >= log_start {
-            return Ok(Some(TimestampOffset {
-                offset: record.offset,
-                timestamp: record.timestamp,
-                leader_epoch: -1,
-            }));
-        }
-    }
-    Ok(None)
-}
-
 impl Source {
     pub(crate) fn size(&self) -> u64 {
         match self {
@@ -698,7 +505,7 @@ impl Source {
         }
     }
 
-    fn position_of_timestamp(&self, timestamp: i64) -> u64 {
+    pub(crate) fn position_of_timestamp(&self, timestamp: i64) -> u64 {
         match self {
             Self::Segment(segment) => segment.detail.position_of_timestamp(timestamp),
             Self::Span(span) => span.detail.position_of_timestamp(timestamp),

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use drumlin_objects::chain::{AppendRefused, ChainEnd, ChainName, ChainWriter, ENTRY_HEADER_LEN, EntryKind};
 use drumlin_objects::crc::Crc;
 use drumlin_objects::{Bucket, BucketKind, Env};
-use drumlin_records::{BatchHeader, patch_offset_and_epoch};
+use drumlin_records::{BatchHeader, patch_attributes_and_max_timestamp, patch_offset_and_epoch};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -322,6 +322,7 @@ impl Wal {
         open.buf.extend_from_slice(bytes);
         let copy = &mut open.buf[position..];
         patch_offset_and_epoch(copy, base_offset, leader_epoch);
+        patch_attributes_and_max_timestamp(copy, header);
         let mut max_timestamp = header.max_timestamp;
         if let Some(now_ms) = append_time {
             drumlin_records::patch_append_time(copy, now_ms);

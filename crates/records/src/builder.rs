@@ -165,7 +165,7 @@ impl BatchBuilder {
     /// Compresses and seals the batch. A batch without records, or of 2 GiB, is refused.
     pub fn build(&self) -> Result<Bytes, BatchError> {
         if self.is_empty() {
-            return Err(Flaw::Empty.into());
+            return Err(Flaw::NoRecords.into());
         }
         // Lengths inside are 31 bits too, however well the whole compresses.
         if i32::try_from(self.uncompressed_size()).is_err() {

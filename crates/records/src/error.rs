@@ -13,14 +13,18 @@ pub enum BatchError {
     #[error("invalid record batch: {0}")]
     Invalid(#[from] Flaw),
     /// Single records are at fault: `INVALID_RECORD` with `record_errors`.
-    #[error("{} in {} record(s), the first at index {}", fault, indexes.len(), indexes.first().copied().unwrap_or(0))]
+    #[error("{}", name_faults(faults))]
     InvalidRecords {
-        /// What is wrong with each of them.
-        fault: RecordFault,
-        /// Their positions in the batch, ascending; at most [`RecordFault::MAX_LISTED`] of them.
-        indexes: Vec<i32>,
+        /// Their positions in the batch, ascending, and what is wrong with each; at most [`RecordFault::MAX_LISTED`].
+        faults: Vec<(i32, RecordFault)>,
     },
-    /// `INVALID_TIMESTAMP`.
+    /// Single records are at fault, and the timestamp of at least one is: `INVALID_TIMESTAMP` with `record_errors`.
+    #[error("{}", name_faults(faults))]
+    InvalidTimestamps {
+        /// As for [`BatchError::InvalidRecords`].
+        faults: Vec<(i32, RecordFault)>,
+    },
+    /// The header's timestamps are out of range, where nothing else is looked at: `INVALID_TIMESTAMP`.
     #[error("timestamp {timestamp} is outside the accepted range {earliest} to {latest}")]
     InvalidTimestamp {
         /// The timestamp at fault, in ms since the epoch.
@@ -30,11 +34,8 @@ pub enum BatchError {
         /// The last that would have been accepted.
         latest: i64,
     },
-    /// A producer set the bit that only a broker may set: `INVALID_TIMESTAMP`.
-    #[error("a producer may not set the timestamp type to LogAppendTime")]
-    InvalidTimestampType,
-    /// The batch, or what it decompresses to, is above the limit: `MESSAGE_TOO_LARGE`. The Java producer answers this
-    /// by splitting the batch.
+    /// The batch, or what it decompresses to where that must be bounded, is above the limit: `MESSAGE_TOO_LARGE`. The
+    /// Java producer answers this by splitting the batch.
     #[error("record batch of {size} bytes is above the limit of {max}")]
     TooLarge {
         /// The size found; for a decompressed size, where decompression stopped.
@@ -48,8 +49,7 @@ pub enum BatchError {
         /// The codec number, the low three bits of the attributes.
         codec: i16,
     },
-    /// A message set of format 0 or 1, or something that is no batch at all: `INVALID_RECORD`, as Kafka answers it from
-    /// Produce 3 on.
+    /// A message set of format 0 or 1: `INVALID_RECORD`, as Kafka answers it from Produce 3 on.
     #[error("message format {magic} is not supported, only format 2")]
     UnsupportedFormat {
         /// The magic byte.
@@ -71,6 +71,9 @@ pub enum Corruption {
     /// `batch_length` is below what a header takes, or beyond what fits in 31 bits.
     #[error("impossible batch length {0}")]
     Length(i32),
+    /// The magic byte is none that was ever defined.
+    #[error("magic {0} is none of a record batch")]
+    Magic(i8),
     /// CRC32C over attributes to end differs from the header's.
     #[error("CRC32C is {computed:#010x}, the header says {stored:#010x}")]
     Crc {
@@ -84,12 +87,15 @@ pub enum Corruption {
 /// A well-formed frame whose content breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// A produce partition without a batch.
-    #[error("no batch")]
-    Empty,
-    /// More than one batch, or bytes after the only one.
-    #[error("{0} bytes follow the only batch that is allowed")]
+    /// A produce partition without a whole batch.
+    #[error("no whole record batch in {0} bytes")]
+    Empty(usize),
+    /// More than one batch.
+    #[error("a second batch of {0} bytes follows the only one that is allowed")]
     Trailing(usize),
+    /// A batch without records where one is built.
+    #[error("no records")]
+    NoRecords,
     /// Clients write base offset 0.
     #[error("base offset {0} from a client, 0 is expected")]
     BaseOffset(i64),
@@ -114,22 +120,13 @@ pub enum Flaw {
     /// A control batch from a client.
     #[error("clients may not write control batches")]
     Control,
-    /// Attribute bits that only the cleaner sets or that nobody has defined.
-    #[error("attributes {0:#06x} have reserved bits set")]
-    ReservedAttributes(i16),
-    /// Producer id, epoch, sequence and the transactional bit contradict each other.
-    #[error(
-        "producer id {id}, epoch {epoch}, base sequence {sequence}, transactional {transactional} do not go together"
-    )]
-    Producer {
+    /// A batch of an idempotent producer without a sequence number.
+    #[error("sequence {sequence} of producer {id} is negative")]
+    Sequence {
         /// `producer_id`.
         id: i64,
-        /// `producer_epoch`.
-        epoch: i16,
         /// `base_sequence`.
         sequence: i32,
-        /// The transactional bit.
-        transactional: bool,
     },
     /// The payload is no valid stream of its codec.
     #[error("payload is no valid {0} stream")]
@@ -142,6 +139,16 @@ pub enum Flaw {
         /// What is wrong.
         what: &'static str,
     },
+    /// A record of a compressed batch that would be longer than the limit, as its length field says.
+    #[error("record {index} of {length} bytes, decompressed, is above the limit of {max}")]
+    RecordTooLarge {
+        /// Its position in the batch.
+        index: i32,
+        /// Its length.
+        length: u64,
+        /// The limit: `max.decompressed.message.bytes`, or what a reader may hold.
+        max: u64,
+    },
     /// Bytes remain after the last record.
     #[error("bytes remain after the last record")]
     TrailingRecords,
@@ -153,15 +160,34 @@ pub enum Flaw {
     Overflow,
 }
 
-/// What is wrong with single records.
+/// What is wrong with a single record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
     /// A record without a key on a compacted topic.
-    #[error("null key on a compacted topic")]
+    #[error("a compacted topic cannot accept a record without a key")]
     NullKey,
+    /// A timestamp that the topic's options do not allow.
+    #[error("timestamp {timestamp} is outside the accepted range {earliest} to {latest}")]
+    Timestamp {
+        /// The record's, in ms since the epoch.
+        timestamp: i64,
+        /// The first that would have been accepted.
+        earliest: i64,
+        /// The last that would have been accepted.
+        latest: i64,
+    },
+    /// On a topic with LogAppendTime, the bit that says so was set by the producer.
+    #[error("a producer may not set the timestamp type to LogAppendTime")]
+    TimestampType,
 }
 
 impl RecordFault {
-    /// Record indexes listed at most: the answer must not outgrow the request.
+    /// Faults listed at most: the answer must not outgrow the request.
     pub const MAX_LISTED: usize = 1_000;
+}
+
+fn name_faults(faults: &[(i32, RecordFault)]) -> String {
+    let first = faults.first();
+    let first = first.map_or_else(String::new, |(index, fault)| format!(": record {index}: {fault}"));
+    format!("{} record(s) were refused{first}", faults.len())
 }

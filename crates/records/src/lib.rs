@@ -6,17 +6,18 @@
 //!
 //! Where to start:
 //! - [`header`]: the 61 bytes at the front, patching them in place, walking a run of batches;
-//! - [`validate`]: what is checked on produce, from the header alone unless the topic is compacted;
+//! - [`mod@validate`]: what is checked on produce: header, CRC and each record;
 //! - [`record`]: reading records one by one, decompressing as it goes under [`Limits`];
 //! - [`builder`]: making batches and transaction markers;
 //! - [`rewrite`]: another codec, and the cleaner's filter;
 //! - [`time`]: finding records by timestamp.
 //!
 //! Nothing here trusts a length: every input, however malformed, ends in a [`BatchError`], and memory and time are
-//! bounded by the input's size and by [`Limits::max_decompressed`].
+//! bounded by the input's size and by [`Limits`].
 
 pub mod builder;
 pub mod codec;
+mod crc;
 pub mod error;
 pub mod header;
 mod payload;
@@ -32,9 +33,9 @@ pub use codec::Compression;
 pub use error::{BatchError, Corruption, Flaw, RecordFault};
 pub use header::{
     BatchHeader, HEADER_LEN, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType,
-    iter_batches, patch_append_time, patch_max_timestamp, patch_offset_and_epoch,
+    iter_batches, patch_append_time, patch_attributes_and_max_timestamp, patch_offset_and_epoch,
 };
 pub use record::{Limits, Record, RecordReader, RecordView, records};
 pub use rewrite::{FilterOptions, Filtered, filter, recompress};
-pub use time::{offset_of_timestamp, record_with_max_timestamp};
-pub use validate::{ValidateRules, check_crc, validate};
+pub use time::{OffsetAndTime, find_first_since, find_newest};
+pub use validate::{Depth, ValidateRules, check_crc, validate, validate_header, validate_records};

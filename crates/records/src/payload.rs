@@ -9,7 +9,7 @@ use crate::header::{BatchHeader, HEADER_LEN};
 use crate::record::Limits;
 
 /// What the window holds at first; most records are shorter.
-const WINDOW: usize = 16 * 1024;
+const WINDOW: usize = 32 * 1024;
 
 pub(crate) enum Payload<'a> {
     Plain(&'a [u8]),

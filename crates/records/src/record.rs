@@ -6,8 +6,8 @@
 //! headers varint, each: key_length varint, key, value_length varint, value
 //! ```
 //! [`RecordReader`] lends records out of its own window and copies nothing that is not compressed; [`records`] gives
-//! records that own their bytes. Neither checks the batch's CRC, nor that offset deltas ascend: the header was checked on
-//! produce, and topics that were never walked may hold what a lying client sent.
+//! records that own their bytes. Neither checks the batch's CRC, nor that offset deltas ascend: under
+//! `record.validation=header` a log may hold what a lying client sent.
 
 use bytes::Bytes;
 
@@ -22,9 +22,36 @@ pub(crate) const MIN_RECORD: usize = 7;
 /// Bounds on what one batch may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes that decompression may yield for one batch; beyond, [`BatchError::TooLarge`]. A reader holds one record at a
-    /// time, so this also bounds its memory.
+    /// Bytes that decompression may yield for one batch; beyond, [`BatchError::TooLarge`].
     pub max_decompressed: u64,
+    /// Bytes that one record of a compressed batch may have, its length field left out; beyond,
+    /// [`Flaw::RecordTooLarge`]. A reader holds one record at a time, so this bounds its memory. Kafka's
+    /// `max.decompressed.message.bytes` is the same bound at the same place.
+    pub max_record: u64,
+}
+
+impl Limits {
+    /// For walks, which hold no record: any number of bytes, and records as long as Kafka takes them, which is as long
+    /// as Java makes arrays.
+    pub const WALK: Limits = Limits {
+        max_decompressed: u64::MAX,
+        max_record: i32::MAX as u64 - 8,
+    };
+
+    /// For readers that hold one record at a time and end at some time: records of up to 128 MiB.
+    pub const ONE_RECORD: Limits = Limits {
+        max_decompressed: u64::MAX,
+        max_record: 128 << 20,
+    };
+
+    /// Checks the length of a compressed record, before a byte of it is decompressed.
+    pub(crate) fn check_record(&self, index: i32, length: usize) -> Result<(), BatchError> {
+        let (length, max) = (length as u64, self.max_record);
+        if length > max {
+            return Err(Flaw::RecordTooLarge { index, length, max }.into());
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
@@ -32,6 +59,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_decompressed: 128 << 20,
+            max_record: 128 << 20,
         }
     }
 }
@@ -102,6 +130,7 @@ fn take_field<'a>(input: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
 pub struct RecordReader<'a> {
     header: BatchHeader,
     payload: Payload<'a>,
+    limits: Limits,
     next: i32,
     failed: bool,
 }
@@ -121,6 +150,7 @@ impl<'a> RecordReader<'a> {
         Ok(RecordReader {
             header,
             payload,
+            limits,
             next: 0,
             failed: false,
         })
@@ -152,6 +182,9 @@ impl<'a> RecordReader<'a> {
             .ok()
             .and_then(|length| length.checked_add(used))
             .ok_or_else(|| flaw("negative length"))?;
+        if matches!(self.payload, Payload::Packed(_)) {
+            self.limits.check_record(index, size - used)?;
+        }
         if self.payload.fill(size)? < size {
             return Err(flaw("longer than the batch"));
         }

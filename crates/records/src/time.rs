@@ -1,52 +1,78 @@
-//! Finding records by timestamp inside a batch, for ListOffsets.
+//! Finding records by timestamp inside a batch, for ListOffsets, retention and `store check`. Records are passed over and
+//! none is held, so that a batch of any size can be looked into.
 
-use crate::error::BatchError;
-use crate::header::TimestampType;
-use crate::record::{Limits, RecordReader};
+use crate::error::{BatchError, Flaw};
+use crate::header::{BatchHeader, TimestampType};
+use crate::record::Limits;
+use crate::walk::walk;
 
-/// Offset and timestamp of the first record of the batch at the front of `batch` whose timestamp is `timestamp` or later.
-///
-/// Decompresses only when the header cannot tell: a batch whose `max_timestamp` is below has none.
-pub fn offset_of_timestamp(
-    batch: &[u8],
-    timestamp: i64,
-    limits: Limits,
-) -> Result<Option<(i64, i64)>, BatchError> {
-    let mut reader = RecordReader::new(batch, limits)?;
-    let header = *reader.header();
-    if header.max_timestamp < timestamp {
-        return Ok(None);
-    }
-    if header.timestamp_type() == TimestampType::LogAppendTime && is_dense(&reader) {
-        return Ok(Some((header.base_offset, header.max_timestamp)));
-    }
-    while let Some(record) = reader.next_record()? {
-        if record.timestamp >= timestamp {
-            return Ok(Some((record.offset, record.timestamp)));
-        }
-    }
-    Ok(None)
+/// A record's offset and timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetAndTime {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp, ms since the epoch.
+    pub timestamp: i64,
 }
 
-/// Offset and timestamp of the first record that has the greatest timestamp of the batch at the front of `batch`; `None`
-/// for a batch without records. The records decide, not the header's `max_timestamp`.
-pub fn record_with_max_timestamp(batch: &[u8], limits: Limits) -> Result<Option<(i64, i64)>, BatchError> {
-    let mut reader = RecordReader::new(batch, limits)?;
-    let header = *reader.header();
-    if header.timestamp_type() == TimestampType::LogAppendTime && is_dense(&reader) {
-        return Ok(Some((header.base_offset, header.max_timestamp)));
-    }
-    let mut found: Option<(i64, i64)> = None;
-    while let Some(record) = reader.next_record()? {
-        if found.is_none_or(|(_, timestamp)| record.timestamp > timestamp) {
-            found = Some((record.offset, record.timestamp));
+/// The first record of the batch at the front of `batch`, at or after `from_offset`, whose timestamp is `timestamp` or
+/// later. The records decide, and not the header.
+pub fn find_first_since(
+    batch: &[u8],
+    timestamp: i64,
+    from_offset: i64,
+) -> Result<Option<OffsetAndTime>, BatchError> {
+    let mut found = None;
+    visit_times(batch, |record| {
+        if record.timestamp >= timestamp && record.offset >= from_offset {
+            found = Some(record);
         }
-    }
+        found.is_none()
+    })?;
     Ok(found)
 }
 
-/// No record was removed, so the first one stands at the base offset.
-fn is_dense(reader: &RecordReader<'_>) -> bool {
-    let header = reader.header();
-    header.records_count > 0 && header.records_count.checked_sub(1) == Some(header.last_offset_delta)
+/// The first record that has the greatest timestamp of those of the batch at the front of `batch` that stand at or after
+/// `from_offset`; `None` if there is none. The records decide, and not the header.
+pub fn find_newest(batch: &[u8], from_offset: i64) -> Result<Option<OffsetAndTime>, BatchError> {
+    let mut found: Option<OffsetAndTime> = None;
+    visit_times(batch, |record| {
+        let newer = found.is_none_or(|found| record.timestamp > found.timestamp);
+        if newer && record.offset >= from_offset {
+            found = Some(record);
+        }
+        true
+    })?;
+    Ok(found)
+}
+
+/// Calls `visit` with each record until it says false. Compaction may have removed records, so that offsets have gaps;
+/// they ascend, and lie within the batch.
+fn visit_times(batch: &[u8], mut visit: impl FnMut(OffsetAndTime) -> bool) -> Result<(), BatchError> {
+    let (header, batch) = BatchHeader::parse_whole(batch)?;
+    if header.records_count < 0 {
+        let (count, last_offset_delta) = (header.records_count, header.last_offset_delta);
+        return Err(Flaw::Count {
+            count,
+            last_offset_delta,
+        }
+        .into());
+    }
+    let append_time = header.timestamp_type() == TimestampType::LogAppendTime;
+    let mut least = 0;
+    walk(&header, batch, Limits::WALK, |record| {
+        if record.offset_delta < least || record.offset_delta > header.last_offset_delta {
+            let what = "offset out of order, or beyond the batch";
+            let index = record.index;
+            return Err(Flaw::Record { index, what }.into());
+        }
+        least = record.offset_delta.saturating_add(1);
+        let timestamp = if append_time {
+            header.max_timestamp
+        } else {
+            header.base_timestamp.wrapping_add(record.timestamp_delta)
+        };
+        let offset = header.base_offset.wrapping_add(i64::from(record.offset_delta));
+        Ok(visit(OffsetAndTime { offset, timestamp }))
+    })
 }

@@ -33,6 +33,55 @@ pub(crate) fn read_i64(input: &[u8]) -> Option<(i64, usize)> {
     Some(((raw >> 1) as i64 ^ -((raw & 1) as i64), len))
 }
 
+/// Reads numbers from the front of a slice. One byte, which most deltas and lengths of fields take, and two are the
+/// fast ways.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);
+
+impl Cursor<'_> {
+    /// The next 32-bit number; `None` where it does not end.
+    #[inline(always)]
+    pub(crate) fn varint(&mut self) -> Option<i32> {
+        match self.0 {
+            [a, rest @ ..] if *a < 0x80 => {
+                self.0 = rest;
+                Some(i32::from(*a >> 1) ^ -i32::from(*a & 1))
+            }
+            [a, b, rest @ ..] if *b < 0x80 => {
+                self.0 = rest;
+                let raw = i32::from(*a & 0x7f) | (i32::from(*b) << 7);
+                Some((raw >> 1) ^ -(raw & 1))
+            }
+            _ => {
+                let (value, used) = read_i32(self.0)?;
+                self.0 = self.0.get(used..)?;
+                Some(value)
+            }
+        }
+    }
+
+    /// The next 64-bit number; `None` where it does not end.
+    #[inline(always)]
+    pub(crate) fn varlong(&mut self) -> Option<i64> {
+        match self.0 {
+            [a, rest @ ..] if *a < 0x80 => {
+                self.0 = rest;
+                Some(i64::from(*a >> 1) ^ -i64::from(*a & 1))
+            }
+            [a, b, rest @ ..] if *b < 0x80 => {
+                self.0 = rest;
+                let raw = i64::from(*a & 0x7f) | (i64::from(*b) << 7);
+                Some((raw >> 1) ^ -(raw & 1))
+            }
+            _ => {
+                let (value, used) = read_i64(self.0)?;
+                self.0 = self.0.get(used..)?;
+                Some(value)
+            }
+        }
+    }
+}
+
 /// Appends a varint; 32-bit values take the same bytes as 64-bit ones.
 #[inline]
 pub(crate) fn write(out: &mut Vec<u8>, value: i64) {
@@ -61,8 +110,12 @@ mod tests {
                 let mut out = Vec::new();
                 write(&mut out, value);
                 assert_eq!(read_i64(&out), Some((value, out.len())));
+                let mut cursor = Cursor(&out);
+                assert_eq!((cursor.varlong(), cursor.0.len()), (Some(value), 0));
                 if let Ok(small) = i32::try_from(value) {
                     assert_eq!(read_i32(&out), Some((small, out.len())));
+                    let mut cursor = Cursor(&out);
+                    assert_eq!((cursor.varint(), cursor.0.len()), (Some(small), 0));
                 }
             }
         }
@@ -70,6 +123,10 @@ mod tests {
 
     #[test]
     fn unterminated_or_overlong_is_none() {
+        for cut in [&[][..], &[0x80], &[0x80, 0x80], &[0xff; 11]] {
+            assert_eq!(Cursor(cut).varint(), None);
+            assert_eq!(Cursor(cut).varlong(), None);
+        }
         assert_eq!(read_i32(&[]), None);
         assert_eq!(read_i32(&[0x80, 0x80]), None);
         assert_eq!(read_i32(&[0xff; 5]), None);

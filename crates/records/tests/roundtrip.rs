@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Plain, build, plain, plains, read};
+use common::{Plain, build, found, plain, plains, read};
 use drumlin_records::{
     BatchBuilder, Compression, FilterOptions, Filtered, Limits, TimestampType, ValidateRules, check_crc,
-    filter, iter_batches, offset_of_timestamp, patch_append_time, patch_offset_and_epoch, recompress,
-    record_with_max_timestamp, validate,
+    filter, find_first_since, find_newest, iter_batches, patch_append_time, patch_offset_and_epoch,
+    recompress, validate,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -127,10 +127,10 @@ proptest! {
         let batch = build(made(codec), &records);
         let timestamp = NOW - ago;
         let expected = read(&batch).iter().find(|r| r.timestamp >= timestamp).map(|r| (r.offset, r.timestamp));
-        prop_assert_eq!(offset_of_timestamp(&batch, timestamp, Limits::default()), Ok(expected));
+        prop_assert_eq!(found(find_first_since(&batch, timestamp, 0)), Ok(expected));
         let max = records.iter().map(|r| r.0).max().unwrap();
         let first = records.iter().position(|r| r.0 == max).unwrap() as i64;
-        prop_assert_eq!(record_with_max_timestamp(&batch, Limits::default()), Ok(Some((1_000 + first, max))));
+        prop_assert_eq!(found(find_newest(&batch, 0)), Ok(Some((1_000 + first, max))));
     }
 
     #[test]

@@ -6,8 +6,9 @@ mod common;
 use bytes::Bytes;
 use common::{Plain, build, five, reseal};
 use drumlin_records::{
-    BatchBuilder, BatchError, Compression, Corruption, Flaw, Limits, RecordFault, TimestampType,
-    ValidateRules, patch_append_time, patch_max_timestamp, record_with_max_timestamp, validate,
+    BatchBuilder, BatchError, Compression, Corruption, Depth, Flaw, Limits, RecordFault, TimestampType,
+    ValidateRules, check_crc, find_first_since, find_newest, patch_append_time,
+    patch_attributes_and_max_timestamp, validate,
 };
 
 const NOW: i64 = 1_700_000_000_100;
@@ -76,22 +77,27 @@ fn damage_is_corrupt() {
             "byte {at}"
         );
     }
-    assert_eq!(validate(&[], &rules()), Err(BatchError::Invalid(Flaw::Empty)));
-    for end in 1..good.len() {
-        assert!(
-            matches!(
-                validate(&good[..end], &rules()),
-                Err(BatchError::Corrupt(Corruption::Truncated { .. }))
-            ),
-            "{end} bytes"
+    // What is no whole batch is none: a client that sends it again is not helped.
+    for end in 0..good.len() {
+        assert_eq!(
+            validate(&good[..end], &rules()),
+            Err(BatchError::Invalid(Flaw::Empty(end)))
         );
     }
-    for length in [0, -1, 48, i32::MIN, i32::MAX] {
+    for length in [0, -1, 13, i32::MIN] {
         let mut bad = good.to_vec();
         bad[8..12].copy_from_slice(&length.to_be_bytes());
         assert_eq!(
             validate(&bad, &rules()),
             Err(BatchError::Corrupt(Corruption::Length(length)))
+        );
+    }
+    for magic in [3i8, -1, 120] {
+        let mut bad = good.to_vec();
+        bad[16] = magic as u8;
+        assert_eq!(
+            validate(&bad, &rules()),
+            Err(BatchError::Corrupt(Corruption::Magic(magic)))
         );
     }
 }
@@ -104,21 +110,25 @@ fn exactly_one_batch_is_taken() {
         validate(&twice, &rules()),
         Err(BatchError::Invalid(Flaw::Trailing(good.len())))
     );
-    let more = [&good[..], &[0]].concat();
-    assert_eq!(
-        validate(&more, &rules()),
-        Err(BatchError::Invalid(Flaw::Trailing(1)))
-    );
+    // Less than a batch behind it is left alone, as Kafka does; the header says what is stored.
+    for more in [&[0][..], b"less", &good[..good.len() - 1]] {
+        let followed = [&good[..], more].concat();
+        assert_eq!(
+            validate(&followed, &rules()).map(|header| header.size_in_bytes()),
+            Ok(good.len())
+        );
+    }
 }
 
 #[test]
 fn old_formats_are_named() {
-    for magic in [0i8, 1, 3, -1] {
+    for magic in [0i8, 1] {
         let mut old = batch().to_vec();
         old[16] = magic as u8;
         let refused = Err(BatchError::UnsupportedFormat { magic });
         assert_eq!(validate(&old, &rules()), refused);
-        // A message of format 0 or 1 is shorter than a header of format 2.
+        // A message of format 0 or 1 may be shorter than a header of format 2.
+        old[8..12].copy_from_slice(&22i32.to_be_bytes());
         assert_eq!(validate(&old[..34], &rules()), refused);
     }
 }
@@ -182,15 +192,34 @@ fn attributes_are_checked() {
         validate(&set(0x20), &rules()),
         Err(BatchError::Invalid(Flaw::Control))
     );
-    assert_eq!(
-        validate(&set(0x08), &rules()),
-        Err(BatchError::InvalidTimestampType)
-    );
-    for bit in 6..16 {
+    // Bits that nobody has defined are stored as they come; what the broker sets is taken away.
+    for bit in 7..16 {
         let attributes = (1u16 << bit) as i16;
-        let refused = Err(BatchError::Invalid(Flaw::ReservedAttributes(attributes)));
-        assert_eq!(validate(&set(attributes), &rules()), refused);
+        let header = validate(&set(attributes), &rules()).unwrap();
+        assert_eq!(header.attributes, attributes);
     }
+    for broker in [0x08, 0x40, 0x48] {
+        for depth in [Depth::Header, Depth::Records] {
+            let mut stored = set(broker);
+            let rules = ValidateRules { depth, ..rules() };
+            let header = validate(&stored, &rules).unwrap();
+            patch_attributes_and_max_timestamp(&mut stored, &header);
+            assert_eq!(stored, batch(), "{broker} {depth:?}");
+        }
+    }
+    let append_time = ValidateRules {
+        timestamp_type: TimestampType::LogAppendTime,
+        ..rules()
+    };
+    let count = keyed().len() as i32;
+    let faults = (0..count)
+        .map(|index| (index, RecordFault::TimestampType))
+        .collect();
+    assert_eq!(
+        validate(&set(0x08), &append_time),
+        Err(BatchError::InvalidTimestamps { faults }),
+        "there a producer may not say so"
+    );
     for codec in 5..8 {
         assert_eq!(
             validate(&set(codec), &rules()),
@@ -210,106 +239,161 @@ fn attributes_are_checked() {
 }
 
 #[test]
-fn producer_fields_must_go_together() {
+fn a_producer_that_has_an_id_has_a_sequence() {
     let made = |id, epoch, sequence| BatchBuilder::new(Compression::None).producer(id, epoch, sequence);
-    for builder in [
-        made(-2, -1, -1),
-        made(5, -1, 0),
-        made(5, 0, -1),
-        made(5, 0, i32::MIN),
-        BatchBuilder::new(Compression::None).transactional(),
-    ] {
-        let refused = validate(&build(builder, &keyed()), &rules());
-        assert!(
-            matches!(refused, Err(BatchError::Invalid(Flaw::Producer { .. }))),
-            "{refused:?}"
+    for sequence in [-1, i32::MIN] {
+        assert_eq!(
+            validate(&build(made(5, 0, sequence), &keyed()), &rules()),
+            Err(BatchError::Invalid(Flaw::Sequence { id: 5, sequence }))
         );
+    }
+    for builder in [made(-2, -1, -1), made(-1, 5, 7), made(5, -1, 0)] {
+        assert!(validate(&build(builder, &keyed()), &rules()).is_ok());
     }
 }
 
+/// A batch of records with these timestamps, under a header that says these ones.
+fn timed(codec: Compression, timestamps: &[i64], max: i64) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(codec);
+    for timestamp in timestamps {
+        builder.push(*timestamp, Some(b"k"), Some(b"v"), &[]);
+    }
+    let mut batch = builder.build().unwrap().to_vec();
+    batch[35..43].copy_from_slice(&max.to_be_bytes());
+    reseal(&mut batch);
+    batch
+}
+
 #[test]
-fn timestamps_are_held_against_the_clock() {
-    let at = |base: i64, max: i64| {
-        let mut changed = with(27, &base.to_be_bytes());
-        changed[35..43].copy_from_slice(&max.to_be_bytes());
-        reseal(&mut changed);
-        changed
-    };
+fn timestamps_of_records_are_held_against_the_clock() {
     let rules = ValidateRules {
         before_max_ms: 1_000,
         after_max_ms: 500,
         ..rules()
     };
-    let refused = |base, max| {
-        matches!(
-            validate(&at(base, max), &rules),
-            Err(BatchError::InvalidTimestamp { .. })
-        )
+    for codec in Compression::ALL {
+        // The header's own are not asked.
+        for max in [NOW, -1, 0, i64::MIN, i64::MAX] {
+            let header = validate(&timed(codec, &[NOW - 1_000, NOW + 500, -1], max), &rules).unwrap();
+            assert_eq!(header.max_timestamp, NOW + 500, "{codec} {max}");
+        }
+        let header = validate(&timed(codec, &[-1, -1], NOW), &rules).unwrap();
+        assert_eq!(header.max_timestamp, -1);
+        let bad = timed(
+            codec,
+            &[NOW, NOW - 1_001, NOW, NOW + 501, i64::MAX, i64::MIN, -2],
+            NOW,
+        );
+        let Err(BatchError::InvalidTimestamps { faults }) = validate(&bad, &rules) else {
+            panic!("{codec}: accepted");
+        };
+        let indexes: Vec<i32> = faults.iter().map(|(index, _)| *index).collect();
+        assert_eq!(indexes, [1, 3, 4, 5, 6]);
+        let (earliest, latest) = (NOW - 1_000, NOW + 500);
+        let fault = RecordFault::Timestamp {
+            timestamp: NOW - 1_001,
+            earliest,
+            latest,
+        };
+        assert_eq!(faults[0].1, fault);
+        let append = ValidateRules {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..rules
+        };
+        assert!(validate(&bad, &append).is_ok(), "append time takes any");
+    }
+    let any = ValidateRules {
+        before_max_ms: i64::MAX,
+        after_max_ms: i64::MAX,
+        ..rules
     };
+    assert!(validate(&timed(Compression::None, &[0, i64::MAX, -5], 0), &any).is_ok());
+}
+
+#[test]
+fn by_the_header_alone_its_timestamps_are_held_against_the_clock() {
+    let rules = ValidateRules {
+        before_max_ms: 1_000,
+        after_max_ms: 500,
+        depth: Depth::Header,
+        ..rules()
+    };
+    let judged = |base: i64, max: i64| validate(&timed(Compression::Lz4, &[base], max), &rules);
     for (base, max) in [
         (NOW, NOW),
         (NOW - 1_000, NOW + 500),
         (-1, -1),
         (NOW, -1),
-        (-1, NOW),
-    ] {
-        assert!(validate(&at(base, max), &rules).is_ok(), "{base} {max}");
-    }
-    for (base, max) in [
-        (NOW - 1_001, NOW),
-        (NOW, NOW + 501),
         (NOW, NOW - 1),
-        (-2, NOW),
-        (i64::MIN, i64::MAX),
-        (i64::MAX, i64::MAX),
     ] {
-        assert!(refused(base, max), "{base} {max}");
-        let append = ValidateRules {
-            timestamp_type: TimestampType::LogAppendTime,
-            ..rules
-        };
+        assert_eq!(judged(base, max).map(|header| header.max_timestamp), Ok(max));
+    }
+    for (base, max) in [(NOW - 1_001, NOW), (NOW, NOW + 501), (-2, NOW), (NOW, i64::MIN)] {
         assert!(
-            validate(&at(base, max), &append).is_ok(),
-            "append time takes {base} {max}"
+            matches!(judged(base, max), Err(BatchError::InvalidTimestamp { .. })),
+            "{base} {max}"
         );
     }
-    let any_past = ValidateRules {
-        before_max_ms: i64::MAX,
-        ..rules
-    };
-    assert!(validate(&at(0, NOW), &any_past).is_ok());
-    let any = ValidateRules {
-        after_max_ms: i64::MAX,
-        ..any_past
-    };
-    assert!(validate(&at(0, i64::MAX), &any).is_ok());
 }
 
 #[test]
-fn a_missing_max_timestamp_can_be_mended() {
-    let mut old = with(35, &(-1i64).to_be_bytes());
-    assert_eq!(validate(&old, &rules()).unwrap().max_timestamp, -1);
-    let (offset, timestamp) = record_with_max_timestamp(&old, Limits::default())
-        .unwrap()
-        .unwrap();
-    assert_eq!((offset, timestamp), (2, 1_700_000_000_042));
-    patch_max_timestamp(&mut old, timestamp);
-    assert_eq!(old, batch());
+fn the_greatest_timestamp_is_that_of_the_records() {
+    let times = [NOW - 20, NOW - 5, NOW - 30];
+    for codec in Compression::ALL {
+        let right = timed(codec, &times, NOW - 5);
+        for max in [NOW - 20, NOW - 30, NOW + 50, -1, 0, i64::MAX] {
+            let mut stored = timed(codec, &times, max);
+            let header = validate(&stored, &rules()).unwrap();
+            assert_eq!(header.max_timestamp, NOW - 5, "{codec} {max}");
+            patch_attributes_and_max_timestamp(&mut stored, &header);
+            assert!(check_crc(&stored).is_ok());
+            assert_eq!(stored, right, "{codec} {max}");
+        }
+    }
+}
+
+#[test]
+fn lookups_go_by_the_records_from_an_offset_on() {
+    let times = [NOW - 20, NOW - 5, NOW - 30, NOW - 5, NOW - 10];
+    for codec in Compression::ALL {
+        let batch = timed(codec, &times, 7);
+        let since = |timestamp, from| find_first_since(&batch, timestamp, from).unwrap();
+        let offset = |found: Option<drumlin_records::OffsetAndTime>| found.map(|found| found.offset);
+        assert_eq!(offset(since(NOW - 30, 0)), Some(0));
+        assert_eq!(offset(since(NOW - 19, 0)), Some(1));
+        assert_eq!(offset(since(NOW - 19, 2)), Some(3));
+        assert_eq!(offset(since(NOW - 4, 0)), None);
+        let newest = |from| find_newest(&batch, from).unwrap();
+        assert_eq!(offset(newest(0)), Some(1), "the first of two");
+        assert_eq!(offset(newest(2)), Some(3));
+        assert_eq!(newest(4).map(|found| found.timestamp), Some(NOW - 10));
+        assert_eq!(newest(5), None);
+    }
 }
 
 #[test]
 fn patches_leave_alone_what_is_no_batch() {
     let good = batch();
+    let header = validate(&good, &rules()).unwrap();
+    let other = drumlin_records::BatchHeader {
+        max_timestamp: 5,
+        ..header
+    };
     for length in 0..good.len() {
         let mut short = good[..length].to_vec();
         patch_append_time(&mut short, NOW);
-        patch_max_timestamp(&mut short, NOW);
+        patch_attributes_and_max_timestamp(&mut short, &other);
         assert_eq!(short, good[..length]);
     }
     let mut followed = [&good[..], &good[..]].concat();
     patch_append_time(&mut followed, NOW);
-    assert!(drumlin_records::check_crc(&followed).is_ok());
+    assert!(check_crc(&followed).is_ok());
     assert_eq!(followed[good.len()..], good);
+    // A CRC that was wrong is not made right.
+    let mut damaged = good.to_vec();
+    damaged[70] ^= 1;
+    patch_append_time(&mut damaged, NOW);
+    assert!(check_crc(&damaged).is_err());
 }
 
 #[test]
@@ -319,33 +403,58 @@ fn null_keys_are_named_on_compacted_topics_only() {
     for codec in Compression::ALL {
         let made = build(BatchBuilder::new(codec), &records);
         assert!(validate(&made, &rules()).is_ok());
-        let refused = BatchError::InvalidRecords {
-            fault: RecordFault::NullKey,
-            indexes: vec![1, 3],
+        let faults = vec![(1, RecordFault::NullKey), (3, RecordFault::NullKey)];
+        for depth in [Depth::Header, Depth::Records] {
+            let rules = ValidateRules { depth, ..compacted() };
+            let refused = BatchError::InvalidRecords {
+                faults: faults.clone(),
+            };
+            assert_eq!(validate(&made, &rules), Err(refused));
+        }
+        // One wrong timestamp decides what the client is told of all of them.
+        records[0].0 = NOW + 10_000_000;
+        let made = build(BatchBuilder::new(codec), &records);
+        records[0].0 = NOW;
+        let Err(BatchError::InvalidTimestamps { faults }) = validate(&made, &compacted()) else {
+            panic!("{codec}");
         };
-        assert_eq!(validate(&made, &compacted()), Err(refused));
+        assert_eq!(
+            faults.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+            [0, 1, 3]
+        );
     }
     let many = vec![(NOW, None, None, vec![]); 5_000];
     let made = build(BatchBuilder::new(Compression::Zstd), &many);
-    let Err(BatchError::InvalidRecords { indexes, .. }) = validate(&made, &compacted()) else {
+    let Err(BatchError::InvalidRecords { faults }) = validate(&made, &compacted()) else {
         panic!("accepted");
     };
-    assert_eq!(indexes, (0..RecordFault::MAX_LISTED as i32).collect::<Vec<_>>());
+    let listed = (0..RecordFault::MAX_LISTED as i32).map(|index| (index, RecordFault::NullKey));
+    assert_eq!(faults, listed.collect::<Vec<_>>());
 }
 
 #[test]
-fn records_are_not_looked_at_unless_the_topic_is_compacted() {
+fn records_are_looked_at_unless_the_header_is_to_be_believed() {
     for codec in Compression::ALL {
         let mut bad = build(BatchBuilder::new(codec), &keyed()).to_vec();
         for byte in &mut bad[61..] {
             *byte = !*byte;
         }
         reseal(&mut bad);
-        assert!(validate(&bad, &rules()).is_ok(), "{codec}");
-        assert!(
-            matches!(validate(&bad, &compacted()), Err(BatchError::Invalid(_))),
-            "{codec}"
-        );
+        let trusting = ValidateRules {
+            depth: Depth::Header,
+            ..rules()
+        };
+        assert!(validate(&bad, &trusting).is_ok(), "{codec}");
+        let compacted = ValidateRules {
+            compacted: true,
+            ..trusting
+        };
+        for rules in [rules(), compacted] {
+            assert!(
+                matches!(validate(&bad, &rules), Err(BatchError::Invalid(_))),
+                "{codec}"
+            );
+        }
     }
 }
 
@@ -359,9 +468,8 @@ fn a_walk_wants_every_record_whole_and_in_its_place() {
         let mut gap = builder.build().unwrap().to_vec();
         gap[23..27].copy_from_slice(&1i32.to_be_bytes());
         reseal(&mut gap);
-        assert!(validate(&gap, &rules()).is_ok());
         assert!(matches!(
-            validate(&gap, &compacted()),
+            validate(&gap, &rules()),
             Err(BatchError::Invalid(Flaw::Record { index: 1, .. }))
         ));
         for (delta, count, flaw) in [(4, 5, "cut"), (2, 3, "trailing")] {
@@ -369,11 +477,55 @@ fn a_walk_wants_every_record_whole_and_in_its_place() {
             bad[23..27].copy_from_slice(&i32::to_be_bytes(delta));
             bad[57..61].copy_from_slice(&i32::to_be_bytes(count));
             reseal(&mut bad);
-            assert!(validate(&bad, &rules()).is_ok());
             assert!(
-                matches!(validate(&bad, &compacted()), Err(BatchError::Invalid(_))),
+                matches!(validate(&bad, &rules()), Err(BatchError::Invalid(_))),
                 "{codec} {flaw}"
             );
         }
     }
+}
+
+#[test]
+fn a_record_of_a_compressed_batch_may_not_be_longer_than_the_option_says() {
+    let value = vec![b'v'; 30_000];
+    for codec in Compression::ALL {
+        let mut builder = BatchBuilder::new(codec);
+        builder
+            .push(NOW, Some(b"k"), Some(b"short"), &[])
+            .push(NOW, Some(b"k"), Some(&value), &[]);
+        let made = builder.build().unwrap();
+        let within = |max_record| ValidateRules {
+            limits: Limits {
+                max_record,
+                ..Limits::WALK
+            },
+            ..rules()
+        };
+        let length = 30_000 + 9;
+        assert!(validate(&made, &within(length)).is_ok(), "{codec}");
+        let judged = validate(&made, &within(length - 1)).map(|_| ());
+        if codec == Compression::None {
+            assert_eq!(judged, Ok(()), "max.message.bytes bounds it");
+        } else {
+            let (index, max) = (1, length - 1);
+            let refused = Flaw::RecordTooLarge { index, length, max };
+            assert_eq!(judged, Err(BatchError::Invalid(refused)), "{codec}");
+        }
+    }
+}
+
+#[test]
+fn gzip_may_have_something_behind_it_that_is_none() {
+    let made = build(BatchBuilder::new(Compression::Gzip), &keyed()).to_vec();
+    for more in [&b"junk"[..], &[0; 20], &[0x1f]] {
+        let mut followed = [&made[..], more].concat();
+        reseal(&mut followed);
+        assert!(validate(&followed, &rules()).is_ok());
+    }
+    let mut cut = made[..made.len() - 4].to_vec();
+    reseal(&mut cut);
+    assert_eq!(
+        validate(&cut, &rules()),
+        Err(BatchError::Invalid(Flaw::Payload(Compression::Gzip)))
+    );
 }

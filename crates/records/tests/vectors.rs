@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{build, five, plain, plains, read};
+use common::{build, five, found, plain, plains, read};
 use drumlin_records::{
     BatchBuilder, BatchHeader, Compression, EndMarker, FilterOptions, Filtered, Limits, TimestampType,
-    check_crc, end_marker, end_marker_batch, filter, offset_of_timestamp, patch_append_time,
-    patch_offset_and_epoch, recompress, record_with_max_timestamp,
+    check_crc, end_marker, end_marker_batch, filter, find_first_since, find_newest, patch_append_time,
+    patch_offset_and_epoch, recompress,
 };
 
 macro_rules! vector {
@@ -60,17 +60,11 @@ fn headers_and_records_of_every_codec_are_read() {
             [100, 101, 102, 103, 104]
         );
         assert_eq!(
-            offset_of_timestamp(batch, 1_700_000_000_004, Limits::default()),
+            found(find_first_since(batch, 1_700_000_000_004, 0)),
             Ok(Some((101, 1_700_000_000_007)))
         );
-        assert_eq!(
-            offset_of_timestamp(batch, 1_700_000_000_043, Limits::default()),
-            Ok(None)
-        );
-        assert_eq!(
-            record_with_max_timestamp(batch, Limits::default()),
-            Ok(Some((103, 1_700_000_000_042)))
-        );
+        assert_eq!(found(find_first_since(batch, 1_700_000_000_043, 0)), Ok(None));
+        assert_eq!(found(find_newest(batch, 0)), Ok(Some((103, 1_700_000_000_042))));
     }
 }
 
@@ -141,11 +135,11 @@ fn append_time_is_patched_as_java_writes_it() {
         let times: Vec<_> = read(&patched).iter().map(|record| record.timestamp).collect();
         assert_eq!(times, [1_700_000_001_000; 5]);
         assert_eq!(
-            offset_of_timestamp(&patched, 1_700_000_001_000, Limits::default()),
+            found(find_first_since(&patched, 1_700_000_001_000, 0)),
             Ok(Some((100, 1_700_000_001_000)))
         );
         assert_eq!(
-            record_with_max_timestamp(&patched, Limits::default()),
+            found(find_newest(&patched, 0)),
             Ok(Some((100, 1_700_000_001_000)))
         );
     }

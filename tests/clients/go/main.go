@@ -1,4 +1,4 @@
-// A command around sarama for the end-to-end tests: one action a run, its
+// A command around sarama, and kafka-go, for the end-to-end tests: one action a run, its
 // arguments one JSON object, its result one JSON line on standard output. The action
 // `member` (member.go) runs until SIGTERM.
 package main
@@ -144,7 +144,7 @@ func offsets(a arguments) (map[string]any, error) {
 
 func run() (map[string]any, error) {
 	if len(os.Args) != 3 {
-		return nil, fmt.Errorf("usage: %s produce|consume|offsets|member JSON", os.Args[0])
+		return nil, fmt.Errorf("usage: %s produce|consume|offsets|write-newest-first|member JSON", os.Args[0])
 	}
 	var a arguments
 	if err := json.Unmarshal([]byte(os.Args[2]), &a); err != nil {
@@ -157,6 +157,8 @@ func run() (map[string]any, error) {
 		return consume(a)
 	case "offsets":
 		return offsets(a)
+	case "write-newest-first":
+		return writeNewestFirst(a)
 	}
 	return nil, fmt.Errorf("no action %q", os.Args[1])
 }

@@ -35,11 +35,43 @@ async function offsets(kafka, a) {
   return { earliest: Number(all.low), latest: Number(all.high), at: Number(at.offset) }
 }
 
+// One send of two messages, of which only the first has a time: the batch's header says that of the first.
+async function mixed(kafka, a) {
+  const producer = kafka.producer({ maxInFlightRequests: 1 })
+  await producer.connect()
+  const messages = [
+    { value: 'old', partition: a.partition, timestamp: String(a.timestamp) },
+    { value: 'new', partition: a.partition },
+  ]
+  const [answer] = await producer.send({ topic: a.topic, acks: -1, messages })
+  await producer.disconnect()
+  return { produced: 2, first_offset: Number(answer.baseOffset) }
+}
+
+// Reads from the start until the record at an offset has come.
+async function reachOffset(kafka, a) {
+  const consumer = kafka.consumer({ groupId: `reach-${process.pid}-${Date.now()}` })
+  await consumer.connect()
+  await consumer.subscribe({ topic: a.topic, fromBeginning: true })
+  let records = 0
+  await new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error(`offset ${a.offset} has not come after ${records} records`)), 60000).unref()
+    const eachMessage = async ({ partition, message }) => {
+      if (partition !== a.partition) return
+      records += 1
+      if (Number(message.offset) === a.offset) resolve()
+    }
+    consumer.run({ eachMessage }).catch(reject)
+  })
+  await consumer.disconnect()
+  return { records }
+}
+
 async function main() {
   const [action, text] = process.argv.slice(2)
   const a = JSON.parse(text)
   const kafka = new Kafka({ clientId: 'drumlin-tests-kafkajs', brokers: [a.bootstrap], logLevel: logLevel.ERROR })
-  const actions = { produce, offsets }
+  const actions = { produce, offsets, mixed, reachOffset }
   if (!actions[action]) throw new Error(`no action ${action}`)
   console.log(JSON.stringify(await actions[action](kafka, a)))
 }

@@ -180,6 +180,55 @@ class Confluent:
         consumer.close()
         return sink.result()
 
+    def compact(self):
+        """Makes the topic a compacted one."""
+        from confluent_kafka.admin import (
+            AdminClient,
+            AlterConfigOpType,
+            ConfigEntry,
+            ConfigResource,
+            ResourceType,
+        )
+
+        admin = AdminClient({"bootstrap.servers": self.a["bootstrap"]})
+        values = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"}
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in values.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, self.a["topic"], incremental_configs=entries)
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(timeout=PATIENCE_S)
+        return {}
+
+    def reach_end(self):
+        """Reads from the start until librdkafka says that it is at the end."""
+        from confluent_kafka import Consumer, KafkaError
+
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.a["bootstrap"],
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+            }
+        )
+        consumer.assign([self.where(0)])
+        records, last = 0, -1
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            m = consumer.poll(0.5)
+            if m is None:
+                continue
+            if m.error() is None:
+                records, last = records + 1, m.offset()
+            elif m.error().code() == KafkaError._PARTITION_EOF:
+                consumer.close()
+                return {"records": records, "last_offset": last}
+            else:
+                raise RuntimeError(str(m.error()))
+        raise RuntimeError(f"no end after {records} records, the last at {last}")
+
     def offsets(self):
         consumer = self.consumer()
         earliest, latest = consumer.get_watermark_offsets(self.where(0), timeout=PATIENCE_S)
@@ -293,7 +342,7 @@ class Aio:
 
 
 CLIENTS = {"kafka-python": KafkaPython, "confluent-kafka": Confluent, "aiokafka": Aio}
-ACTIONS = ("produce", "consume", "offsets", "topics", "pattern")
+ACTIONS = ("produce", "consume", "offsets", "topics", "pattern", "compact", "reach_end")
 
 
 def main():

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use drumlin_records::Depth;
+
 use super::error::ConfigError;
 use super::groups::GroupsConfig;
 use super::listeners::{HostPort, ListenersConfig};
@@ -212,6 +214,8 @@ pub struct BrokerConfig {
     pub admin: Option<HostPort>,
     /// `log.format`.
     pub log_format: LogFormat,
+    /// `record.validation`.
+    pub record_validation: Depth,
     /// `shutdown.timeout.ms`.
     pub shutdown_timeout: Duration,
     /// What this was made of: answers DescribeConfigs and resolves topics.
@@ -241,6 +245,10 @@ impl BrokerConfig {
             log_format: match read.text("log.format").as_str() {
                 "json" => LogFormat::Json,
                 _ => LogFormat::Text,
+            },
+            record_validation: match read.text("record.validation").as_str() {
+                "header" => Depth::Header,
+                _ => Depth::Records,
             },
             shutdown_timeout: read.duration("shutdown.timeout.ms")?,
             store,

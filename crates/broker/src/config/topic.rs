@@ -54,6 +54,8 @@ pub struct TopicConfig {
     pub segment_ms: i64,
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
+    /// `max.decompressed.message.bytes`.
+    pub max_decompressed_record_bytes: u64,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`.
@@ -101,6 +103,8 @@ impl TopicConfig {
             segment_bytes: u64::try_from(number("segment.bytes")).unwrap_or_default(),
             segment_ms: number("segment.ms"),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or_default(),
+            max_decompressed_record_bytes: u64::try_from(number("max.decompressed.message.bytes"))
+                .unwrap_or_default(),
             timestamp_type: match get("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use drumlin_log::{AppendOptions, Appended, Commit};
 use drumlin_records::{
-    BatchError, BatchHeader, Compression, Limits, NO_TIMESTAMP, RecordFault, ValidateRules,
-    patch_max_timestamp, recompress, record_with_max_timestamp, validate,
+    BatchError, BatchHeader, Compression, Limits, NO_TIMESTAMP, RecordFault, ValidateRules, recompress,
+    validate_header, validate_records,
 };
 use drumlin_wire::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use drumlin_wire::messages::produce_response::{
@@ -36,11 +36,16 @@ const LEADERS_FROM: i16 = 10;
 /// About what a partition takes in a request and its answer.
 const PARTITION_BYTES: usize = 512;
 
+/// Batches up to this size are walked where they arrive: larger ones take long enough to keep other connections waiting.
+const WALKED_IN_PLACE: usize = 256 << 10;
+/// The same for what comes out of a compressed batch.
+const DECOMPRESSED_IN_PLACE: u64 = 1 << 20;
+
 /// Why a partition's records were not taken.
 struct Failure {
     code: ErrorCode,
     message: Option<String>,
-    records: Vec<i32>,
+    records: Vec<(i32, RecordFault)>,
 }
 
 impl From<ErrorCode> for Failure {
@@ -56,7 +61,9 @@ impl From<ErrorCode> for Failure {
 impl From<BatchError> for Failure {
     fn from(error: BatchError) -> Self {
         let records = match &error {
-            BatchError::InvalidRecords { indexes, .. } => indexes.clone(),
+            BatchError::InvalidRecords { faults } | BatchError::InvalidTimestamps { faults } => {
+                faults.clone()
+            }
             _ => Vec::new(),
         };
         Self {
@@ -122,7 +129,7 @@ pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
                 (None, Ok(topic)) => append(&cx, topic, part, deadline).await,
             };
             partitions.push(match outcome {
-                Ok((appended, append_time)) => {
+                Ok(appended) => {
                     let place = (response.responses.len(), partitions.len());
                     if acks == -1 {
                         awaited.push(Awaited {
@@ -134,7 +141,7 @@ pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
                     PartitionProduceResponse {
                         index,
                         base_offset: appended.base_offset,
-                        log_append_time_ms: append_time.unwrap_or(NO_TIMESTAMP),
+                        log_append_time_ms: appended.log_append_time,
                         log_start_offset: appended.log_start_offset,
                         ..Default::default()
                     }
@@ -276,7 +283,7 @@ async fn append(
     topic: &Topic,
     data: PartitionProduceData,
     deadline: Instant,
-) -> Result<(Appended, Option<i64>), Failure> {
+) -> Result<Appended, Failure> {
     let partition = match usize::try_from(data.index)
         .ok()
         .and_then(|index| topic.partitions.get(index))
@@ -299,7 +306,8 @@ async fn append(
     let batch = data.records.unwrap_or_default().into_bytes();
     let config = &*topic.config;
     let now_ms = cx.broker.env.now_ms();
-    let header = validate(&batch, &rules(config, now_ms, cx.version))?;
+    let rules = rules(cx, config, now_ms);
+    let header = validate_header(&batch, &rules)?;
     if header.is_transactional() {
         return Err(Failure {
             code: ErrorCode::UnsupportedVersion,
@@ -307,7 +315,9 @@ async fn append(
             records: Vec::new(),
         });
     }
-    let (header, batch) = stored(cx, config, header, batch).await?;
+    let batch = batch.slice(..header.size_in_bytes());
+    let header = check_records(cx, header, &batch, rules).await?;
+    let (header, batch) = recompressed(cx, config, header, batch).await?;
     let log_append_time = (config.timestamp_type == TimestampType::LogAppendTime).then_some(now_ms);
     let options = AppendOptions {
         expected_epoch: None,
@@ -325,10 +335,10 @@ async fn append(
             records: Vec::new(),
         })?;
     topic.traffic.appended(batch.len());
-    Ok((appended, log_append_time))
+    Ok(appended)
 }
 
-fn rules(config: &TopicConfig, now_ms: i64, version: i16) -> ValidateRules {
+fn rules(cx: &Cx, config: &TopicConfig, now_ms: i64) -> ValidateRules {
     ValidateRules {
         max_message_bytes: config.max_message_bytes,
         timestamp_type: match config.timestamp_type {
@@ -338,13 +348,43 @@ fn rules(config: &TopicConfig, now_ms: i64, version: i16) -> ValidateRules {
         before_max_ms: config.timestamp_before_max_ms,
         after_max_ms: config.timestamp_after_max_ms,
         compacted: config.cleanup.compact,
-        allow_zstd: version >= ZSTD_FROM,
+        allow_zstd: cx.version >= ZSTD_FROM,
+        depth: cx.broker.config().record_validation,
+        limits: Limits {
+            max_record: config.max_decompressed_record_bytes,
+            ..Limits::WALK
+        },
         ..ValidateRules::new(now_ms)
     }
 }
 
-/// The batch as it is stored: in the topic's codec, and with the maximal timestamp that some old clients leave out.
-async fn stored(
+/// Walks a batch's records, on a thread of its own where that takes long. A compressed batch does not say how much comes
+/// out of it: beyond a bound the walk begins anew there.
+async fn check_records(
+    cx: &Cx,
+    header: BatchHeader,
+    batch: &Bytes,
+    rules: ValidateRules,
+) -> Result<BatchHeader, BatchError> {
+    if !rules.walks_records() {
+        return Ok(header);
+    }
+    if batch.len() <= WALKED_IN_PLACE {
+        let mut in_place = rules;
+        in_place.limits.max_decompressed = DECOMPRESSED_IN_PLACE;
+        match validate_records(&header, batch, &in_place) {
+            Err(BatchError::TooLarge { .. }) => {}
+            outcome => return outcome,
+        }
+    }
+    let batch = batch.clone();
+    let env = &cx.broker.env;
+    env.blocking(move || validate_records(&header, &batch, &rules))
+        .await
+}
+
+/// The batch in the topic's codec.
+async fn recompressed(
     cx: &Cx,
     config: &TopicConfig,
     header: BatchHeader,
@@ -373,14 +413,12 @@ async fn stored(
             let (size, max) = (again.len() as u64, config.max_message_bytes as u64);
             return Err(BatchError::TooLarge { size, max }.into());
         }
-        stored = (BatchHeader::parse(&again)?, again.freeze());
-    }
-    if stored.0.max_timestamp == NO_TIMESTAMP && stored.0.base_timestamp != NO_TIMESTAMP {
-        let mut mended = bytes::BytesMut::from(&stored.1[..]);
-        if let Some(found) = record_with_max_timestamp(&mended, Limits::default())? {
-            patch_max_timestamp(&mut mended, found.1);
-        }
-        stored = (BatchHeader::parse(&mended)?, mended.freeze());
+        let header = BatchHeader {
+            attributes: stored.0.attributes_in(codec),
+            max_timestamp: stored.0.max_timestamp,
+            ..BatchHeader::parse(&again)?
+        };
+        stored = (header, again.freeze());
     }
     Ok(stored)
 }
@@ -389,9 +427,9 @@ fn fail(cx: &Cx, index: i32, failure: Failure) -> PartitionProduceResponse {
     let record_errors = failure
         .records
         .iter()
-        .map(|at| BatchIndexAndErrorMessage {
-            batch_index: *at,
-            batch_index_error_message: Some(Str::from(RecordFault::NullKey.to_string().as_str())),
+        .map(|(index, fault)| BatchIndexAndErrorMessage {
+            batch_index: *index,
+            batch_index_error_message: Some(Str::from(fault.to_string().as_str())),
             ..Default::default()
         })
         .collect();

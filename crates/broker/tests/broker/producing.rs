@@ -2,7 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use drumlin_broker::error_code::ErrorCode;
-use drumlin_records::{BatchBuilder, BatchHeader, Compression, Limits, TimestampType, records};
+use drumlin_records::{
+    BatchBuilder, BatchHeader, Compression, Limits, TimestampType, patch_attributes_and_max_timestamp,
+    records,
+};
 use drumlin_wire::messages as m;
 use drumlin_wire::{Str, Uuid};
 
@@ -53,8 +56,8 @@ async fn bad_batches_get_kafkas_errors() {
     future.push(NOW_MS + 100_000_000, None, None, &[]);
     for (batch, code) in [
         (corrupt.freeze(), ErrorCode::CorruptMessage),
-        (good.slice(..good.len() - 1), ErrorCode::CorruptMessage),
-        (Bytes::from_static(b"short"), ErrorCode::CorruptMessage),
+        (good.slice(..good.len() - 1), ErrorCode::InvalidRecord),
+        (Bytes::from_static(b"short"), ErrorCode::InvalidRecord),
         (Bytes::new(), ErrorCode::InvalidRecord),
         (two.freeze(), ErrorCode::InvalidRecord),
         (large.build().unwrap(), ErrorCode::MessageTooLarge),
@@ -77,6 +80,195 @@ async fn bad_batches_get_kafkas_errors() {
         ErrorCode::UnsupportedCompressionType
     );
     assert_eq!(error_of(&mut client, 7, zstd).await, ErrorCode::None);
+}
+
+/// A batch of records with these timestamps, under a header that says this greatest one.
+fn timed(codec: Compression, timestamps: &[i64], max_timestamp: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
+    for timestamp in timestamps {
+        builder.push(*timestamp, Some(b"k"), Some(b"v"), &[]);
+    }
+    let batch = builder.build().expect("a batch");
+    let mut changed = BytesMut::from(&batch[..]);
+    let header = BatchHeader {
+        max_timestamp,
+        ..BatchHeader::parse(&batch).expect("a header")
+    };
+    patch_attributes_and_max_timestamp(&mut changed, &header);
+    changed.freeze()
+}
+
+/// A batch whose CRC is right, and whose payload is not what its codec makes.
+fn undecodable() -> Bytes {
+    let mut changed = timed(Compression::Gzip, &[NOW_MS], NOW_MS).to_vec();
+    for byte in &mut changed[61..] {
+        *byte = !*byte;
+    }
+    let crc = crc32c::crc32c(&changed[21..]);
+    changed[17..21].copy_from_slice(&crc.to_be_bytes());
+    changed.into()
+}
+
+async fn offset_of(client: &mut Client, topic: &str, timestamp: i64) -> (i16, i64, i64) {
+    use m::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+    let request = ListOffsetsRequest {
+        topics: vec![ListOffsetsTopic {
+            name: Str::from(topic),
+            partitions: vec![ListOffsetsPartition {
+                timestamp,
+                current_leader_epoch: -1,
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let answer = client.call(7, &request).await;
+    let part = &answer.topics[0].partitions[0];
+    (part.error_code, part.offset, part.timestamp)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_greatest_timestamp_is_corrected_in_the_copy_that_is_stored() {
+    let test = Test::new(&[]).await;
+    let mut client = test.connect();
+    for (n, codec) in Compression::ALL.into_iter().enumerate() {
+        let topic = format!("t{n}");
+        client.create(&topic, 1, &[]).await;
+        let times = [NOW_MS - 500, NOW_MS - 100, NOW_MS - 900];
+        for (base, claimed) in [(0, NOW_MS - 900), (3, -1), (6, 0), (9, NOW_MS + 50_000_000)] {
+            let sent = timed(codec, &times, claimed);
+            assert_eq!(client.produce(&topic, 0, sent).await, (0, base));
+        }
+        let found = offset_of(&mut client, &topic, NOW_MS - 400).await;
+        assert_eq!(found, (0, 1, NOW_MS - 100));
+        assert_eq!(offset_of(&mut client, &topic, NOW_MS).await, (0, -1, -1));
+        assert_eq!(offset_of(&mut client, &topic, -3).await, (0, 1, NOW_MS - 100));
+        let stored = client
+            .fetch(&topic, 0, 0)
+            .await
+            .records
+            .expect("records")
+            .into_bytes();
+        for item in drumlin_records::iter_batches(&stored) {
+            let (at, header) = item.expect("a batch");
+            assert_eq!(header.max_timestamp, NOW_MS - 100);
+            drumlin_records::check_crc(&stored[at..]).expect("a right CRC");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_checked_unless_producers_are_trusted() {
+    let full = Test::new(&[]).await;
+    let mut client = full.connect();
+    client.create("t", 1, &[]).await;
+    assert_eq!(
+        error_of(&mut client, 9, undecodable()).await,
+        ErrorCode::InvalidRecord
+    );
+    let trusting = Test::new(&[("record.validation", "header")]).await;
+    let mut client = trusting.connect();
+    client.create("t", 1, &[]).await;
+    client
+        .create("compacted", 1, &[("cleanup.policy", "compact")])
+        .await;
+    assert_eq!(
+        client.produce("compacted", 0, undecodable()).await.0,
+        ErrorCode::InvalidRecord.code()
+    );
+    assert_eq!(client.produce("t", 0, undecodable()).await, (0, 0));
+    let after = timed(Compression::None, &[NOW_MS - 10], NOW_MS - 10);
+    assert_eq!(client.produce("t", 0, after).await, (0, 1));
+    // Lookups go past it.
+    assert_eq!(
+        offset_of(&mut client, "t", NOW_MS - 20).await,
+        (0, 1, NOW_MS - 10)
+    );
+    assert_eq!(offset_of(&mut client, "t", -3).await, (0, 1, NOW_MS - 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_record_at_fault_is_named() {
+    let test = Test::new(&[]).await;
+    let mut client = test.connect();
+    let narrow = [
+        ("message.timestamp.before.max.ms", "1000"),
+        ("message.timestamp.after.max.ms", "500"),
+    ];
+    client.create("t", 1, &narrow).await;
+    let wrong = timed(
+        Compression::Zstd,
+        &[NOW_MS, NOW_MS - 1_001, NOW_MS + 501, NOW_MS - 1_000, NOW_MS + 500],
+        NOW_MS,
+    );
+    let answer = client.call(9, &produce_request("t", 0, wrong.clone(), -1)).await;
+    let part = &answer.responses[0].partition_responses[0];
+    assert_eq!(part.error_code, ErrorCode::InvalidTimestamp.code());
+    let indexes: Vec<i32> = part.record_errors.iter().map(|error| error.batch_index).collect();
+    assert_eq!(indexes, [1, 2]);
+    assert!(part.record_errors.iter().all(|error| {
+        let message = error.batch_index_error_message.as_deref();
+        message.is_some_and(|text| text.contains("outside the accepted range"))
+    }));
+    assert!(part.error_message.is_some());
+    // The broker's clock counts there.
+    client
+        .create(
+            "u",
+            1,
+            &[narrow[0], narrow[1], ("message.timestamp.type", "LogAppendTime")],
+        )
+        .await;
+    assert_eq!(client.produce("u", 0, wrong).await, (0, 0));
+    assert_eq!(offset_of(&mut client, "u", -3).await, (0, 0, NOW_MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_records_are_bounded_before_they_are_decompressed() {
+    let test = Test::new(&[]).await;
+    let mut client = test.connect();
+    client.create("t", 1, &[]).await;
+    let of = |size: usize| {
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        builder.push(NOW_MS, Some(b"k"), Some(&vec![0; size]), &[]);
+        builder.build().expect("a batch")
+    };
+    // More than is walked in place: it goes to a thread of its own, and is taken.
+    assert_eq!(client.produce("t", 0, of(40 << 20)).await, (0, 0));
+    assert_eq!(offset_of(&mut client, "t", NOW_MS).await, (0, 0, NOW_MS));
+    client
+        .create("u", 1, &[("max.decompressed.message.bytes", "1000")])
+        .await;
+    assert_eq!(client.produce("u", 0, of(900)).await, (0, 0));
+    assert_eq!(
+        client.produce("u", 0, of(1_000)).await.0,
+        ErrorCode::InvalidRecord.code()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_is_answered_with_the_time_under_which_it_is_stored() {
+    let test = Test::new(&[]).await;
+    let mut client = test.connect();
+    client
+        .create("t", 1, &[("message.timestamp.type", "LogAppendTime")])
+        .await;
+    client.create("u", 1, &[]).await;
+    let batch = built(Compression::None, |b| b.producer(5, 0, 0));
+    let mut answers = Vec::new();
+    for topic in ["t", "t", "u", "u"] {
+        let request = produce_request(topic, 0, batch.clone(), -1);
+        let answer = client.call(9, &request).await;
+        let part = &answer.responses[0].partition_responses[0];
+        answers.push((part.error_code, part.base_offset, part.log_append_time_ms));
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0].2 >= NOW_MS);
+    assert_eq!(offset_of(&mut client, "t", -3).await, (0, 0, answers[0].2));
+    assert_eq!(answers[2], (0, 0, -1));
+    assert_eq!(answers[2], answers[3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,44 @@
 //! Sealed bytes as they pass: checksums of blocks and of the whole, batches, offsets, the sparse index.
 
 use bytes::Bytes;
-use drumlin_records::{BatchHeader, HEADER_LEN, check_crc};
+use drumlin_records::{BatchHeader, HEADER_LEN, check_crc, find_newest};
 
 use crate::manifest::{BLOCK_BYTES, SegmentDetail};
+
+/// Batches of an object that cannot be decoded are named one by one up to this number.
+const MAX_UNDECODABLE_NAMED: usize = 10;
+
+/// Sentences on batches whose records cannot be decoded, of one object.
+#[derive(Debug, Default)]
+pub(crate) struct Undecodable {
+    pub named: Vec<String>,
+    more: u64,
+}
+
+impl Undecodable {
+    /// Decodes a batch that is whole.
+    pub(crate) fn look_into(&mut self, header: &BatchHeader, batch: &[u8]) {
+        let Err(error) = find_newest(batch, 0) else { return };
+        if self.named.len() < MAX_UNDECODABLE_NAMED {
+            let (first, last) = (header.base_offset, header.last_offset());
+            self.named.push(format!(
+                "the records of offsets {first} to {last} cannot be decoded: {error}"
+            ));
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// All sentences, each about `whose`.
+    pub(crate) fn into_sentences(self, whose: &str) -> impl Iterator<Item = String> {
+        let more = (self.more > 0).then(|| format!("{} more batches cannot be decoded", self.more));
+        let whose = whose.to_owned();
+        self.named
+            .into_iter()
+            .chain(more)
+            .map(move |what| format!("{whose}{what}"))
+    }
+}
 
 /// Whole batches whose offsets join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +97,7 @@ pub(crate) struct SealedWalk<'a> {
     block: usize,
     block_crc: u32,
     block_filled: usize,
+    pub undecodable: Undecodable,
 }
 
 impl<'a> SealedWalk<'a> {
@@ -82,6 +118,7 @@ impl<'a> SealedWalk<'a> {
             block: 0,
             block_crc: 0,
             block_filled: 0,
+            undecodable: Undecodable::default(),
         }
     }
 
@@ -99,6 +136,7 @@ impl<'a> SealedWalk<'a> {
             let (batch, after) = left.split_at(size);
             let (header, joined) = check_batch(batch, self.joined, self.at)?;
             self.check_index(&header)?;
+            self.undecodable.look_into(&header, batch);
             (self.joined, left) = (joined, after);
             self.at += size as u64;
         }

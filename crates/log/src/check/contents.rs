@@ -9,7 +9,7 @@ use drumlin_objects::{Bucket, Listed, Reason, StoreError};
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 
-use super::batches::{Joined, SealedWalk, check_batch};
+use super::batches::{Joined, SealedWalk, Undecodable, check_batch};
 use super::names::{ManifestError, read_leaf, read_roots};
 use super::report::{Finding, Kind, Progress};
 use crate::footer::{ExtentRecord, decode_edits, decode_footer};
@@ -88,6 +88,12 @@ impl<'a> Checker<'a> {
         self.tally().findings.push(finding);
     }
 
+    fn find_undecodable(&self, key: &str, whose: &str, undecodable: Undecodable) {
+        for what in undecodable.into_sentences(whose) {
+            self.find(Kind::Undecodable, key, what);
+        }
+    }
+
     /// Notes a store's failure to give an object.
     pub(super) fn refused(&self, key: &str, error: &StoreError) {
         if error.is_not_found() {
@@ -149,7 +155,9 @@ impl<'a> Checker<'a> {
 
     /// An entry of a WAL (`deep`) or of another chain.
     pub(super) async fn entry(&self, name: &ChainName, key: &str, deep: bool) {
-        self.whole(key, |bytes| check_entry(name, key, bytes, deep)).await;
+        let found = |whose: &str, undecodable| self.find_undecodable(key, whose, undecodable);
+        self.whole(key, |bytes| check_entry(name, key, bytes, deep, &found))
+            .await;
     }
 
     pub(super) async fn marker(&self, name: &ChainName, key: &str) {
@@ -185,7 +193,9 @@ impl<'a> Checker<'a> {
                 let part = range(&bytes, span.position, span.length);
                 let part = part.ok_or_else(|| format!("it ends before the data of {id} does"))?;
                 let mut walk = SealedWalk::new(span.base_offset, false, &span.detail);
-                let walked = walk.push(&part).and_then(|()| walk.finish(span.end_offset));
+                let pushed = walk.push(&part);
+                self.find_undecodable(key, &format!("{id}: "), std::mem::take(&mut walk.undecodable));
+                let walked = pushed.and_then(|()| walk.finish(span.end_offset));
                 let crc = walked.map_err(|what| format!("{id}: {what}"))?;
                 let told = rows
                     .iter()
@@ -238,6 +248,7 @@ impl<'a> Checker<'a> {
             }
             at = end;
         }
+        self.find_undecodable(&key, "", std::mem::take(&mut walk.undecodable));
         let outcome = walk.finish(segment.end_offset).and_then(|crc| {
             let same = crc == segment.crc;
             same.then_some(())
@@ -336,7 +347,13 @@ fn range(bytes: &Bytes, position: u64, length: u64) -> Option<Bytes> {
     (end <= bytes.len()).then(|| bytes.slice(start..end))
 }
 
-fn check_entry(name: &ChainName, key: &str, bytes: Bytes, deep: bool) -> Result<(), String> {
+fn check_entry(
+    name: &ChainName,
+    key: &str,
+    bytes: Bytes,
+    deep: bool,
+    found: &dyn Fn(&str, Undecodable),
+) -> Result<(), String> {
     let entry = Entry::decode(bytes).map_err(|error| error.to_string())?;
     let slot = number_of(key).ok_or("its name has no slot")?;
     let placed = entry.header.check_place(&name.id, slot);
@@ -353,7 +370,7 @@ fn check_entry(name: &ChainName, key: &str, bytes: Bytes, deep: bool) -> Result<
         EntryKind::Data if deep => {
             let extents = decode_footer(&entry.footer()).map_err(|error| format!("its footer: {error}"))?;
             for extent in &extents {
-                check_extent(&entry, extent)
+                check_extent(&entry, extent, found)
                     .map_err(|what| format!("{}, offset {}: {what}", extent.id, extent.base_offset))?;
             }
         }
@@ -365,7 +382,11 @@ fn check_entry(name: &ChainName, key: &str, bytes: Bytes, deep: bool) -> Result<
     Ok(())
 }
 
-fn check_extent(entry: &Entry, extent: &ExtentRecord) -> Result<(), String> {
+fn check_extent(
+    entry: &Entry,
+    extent: &ExtentRecord,
+    found: &dyn Fn(&str, Undecodable),
+) -> Result<(), String> {
     let bytes = range(&entry.bytes, extent.position, extent.length).ok_or("it reaches beyond the object")?;
     if crc32c::crc32c(&bytes) != extent.crc {
         return Err("it does not match its checksum".to_owned());
@@ -375,12 +396,14 @@ fn check_extent(entry: &Entry, extent: &ExtentRecord) -> Result<(), String> {
         epoch: extent.leader_epoch,
         holes: false,
     };
-    let (mut at, mut batches) = (0, 0);
+    let (mut at, mut batches, mut undecodable) = (0, 0, Undecodable::default());
     while at < bytes.len() {
         let (header, after) = check_batch(&bytes[at..], joined, extent.position + at as u64)?;
         (joined, batches) = (after, batches + 1);
+        undecodable.look_into(&header, &bytes[at..]);
         at += header.size_in_bytes();
     }
+    found(&format!("{}: ", extent.id), undecodable);
     let told = joined.end == extent.last_offset + 1 && batches == extent.batches;
     told.then_some(())
         .ok_or_else(|| "its footer tells of other batches".to_owned())

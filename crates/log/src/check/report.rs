@@ -13,6 +13,9 @@ pub enum Kind {
     Gap,
     /// The store did not give it.
     Unreadable,
+    /// It holds a batch whose bytes are those that were sent, and whose records cannot be decoded: it was stored
+    /// without a look at its records. Consumers stop there.
+    Undecodable,
     /// Nothing names it.
     Orphan,
 }
@@ -24,6 +27,7 @@ impl fmt::Display for Kind {
             Self::Missing => "missing",
             Self::Gap => "gap",
             Self::Unreadable => "unreadable",
+            Self::Undecodable => "undecodable",
             Self::Orphan => "orphan",
         })
     }

@@ -16,6 +16,9 @@ use super::map::OffsetMap;
 use super::transactions::Transactions;
 use crate::read::ReadError;
 
+/// Batches that could not be read are named one by one up to this number.
+const MAX_UNREADABLE_NOTED: usize = 100;
+
 /// Cuts bytes, as they come, into whole batches.
 #[derive(Debug, Default)]
 pub(crate) struct Batches {
@@ -135,7 +138,7 @@ impl Learner {
     }
 }
 
-/// Walks over a batch's records, and trusts no offset that the batch's own cannot be: while a topic is not compacted,
+/// Walks over a batch's records, and trusts no offset that the batch's own cannot be: under `record.validation=header`
 /// nobody looks at records when they are produced, and one that claims to be newer than all would outlive the truth.
 struct Records<'a> {
     reader: RecordReader<'a>,
@@ -147,7 +150,7 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn of(header: &BatchHeader, batch: &'a [u8]) -> Result<Self, BatchError> {
         Ok(Self {
-            reader: RecordReader::new(batch, Limits::default())?,
+            reader: RecordReader::new(batch, Limits::ONE_RECORD)?,
             index: 0,
             next: header.base_offset,
             last: header.last_offset(),
@@ -190,6 +193,8 @@ pub(crate) struct Rules {
     pub delete_retention_ms: i64,
     /// The last offset of each producer that is remembered: the header of that batch stays.
     pub last_of_producers: BTreeMap<i64, i64>,
+    /// The end of what was committed when the pass began. The record before it was the last of the log, and stays [N9].
+    pub log_end: i64,
 }
 
 /// What a pass did to batches and records.
@@ -216,6 +221,8 @@ pub(crate) struct Sieve {
     batches: Batches,
     keeps: Vec<bool>,
     out: Vec<u8>,
+    /// Batches that could not be read, by base offset, and why: the first of them.
+    unreadable: Vec<(i64, BatchError)>,
     /// The largest timestamp of records that stayed since it was last taken.
     max_timestamp: i64,
 }
@@ -239,6 +246,7 @@ impl Sieve {
             batches: Batches::default(),
             keeps: Vec::new(),
             out: Vec::new(),
+            unreadable: Vec::new(),
             max_timestamp: -1,
         }
     }
@@ -273,8 +281,8 @@ impl Sieve {
         let verdict = match self.judge(header, batch) {
             Ok(verdict) => verdict,
             // Not what the format says, from the time when nobody looked at records: it stays, as Kafka's does not.
-            Err(_) => {
-                self.tally.unreadable += 1;
+            Err(error) => {
+                self.note_unreadable(header, error);
                 Verdict::AsItIs
             }
         };
@@ -283,6 +291,18 @@ impl Sieve {
             Verdict::Drop => self.tally.changed += 1,
             Verdict::Some(options) => self.rewrite(header, batch, &options),
         }
+    }
+
+    fn note_unreadable(&mut self, header: &BatchHeader, error: BatchError) {
+        self.tally.unreadable += 1;
+        if self.unreadable.len() < MAX_UNREADABLE_NOTED {
+            self.unreadable.push((header.base_offset, error));
+        }
+    }
+
+    /// The first batches that could not be read since the last call.
+    pub(crate) fn take_unreadable(&mut self) -> Vec<(i64, BatchError)> {
+        std::mem::take(&mut self.unreadable)
     }
 
     fn keep(&mut self, header: &BatchHeader, batch: &[u8]) {
@@ -308,8 +328,8 @@ impl Sieve {
                 }
                 Err(_) => self.keep(header, batch),
             },
-            Err(_) => {
-                self.tally.unreadable += 1;
+            Err(error) => {
+                self.note_unreadable(header, error);
                 self.keep(header, batch);
             }
         }
@@ -325,13 +345,15 @@ impl Sieve {
         if header.last_offset() >= map_end {
             return Ok(Verdict::AsItIs);
         }
+        let log_end = self.rules.log_end;
+        let ends_log = |offset| offset + 1 >= log_end;
         let done_with = self.transactions.is_done_with(header, batch);
         let horizon = header.delete_horizon_ms();
         let overdue = horizon.is_some_and(|horizon| horizon <= now_ms);
-        let drop_all = done_with && (!header.is_control() || overdue);
+        let drop_all = done_with && (!header.is_control() || overdue) && !ends_log(header.last_offset());
         let last_of_producer = self.rules.last_of_producers.get(&header.producer_id);
-        // The header of a producer's last batch says where its sequence stands; that of the last batch of all, where
-        // the log ends: a consumer that has read everything stands there.
+        // The header of a producer's last batch says where its sequence stands; that of the last batch of the pass, where
+        // what it read ends, so that no part of it is without a batch.
         let keep_empty = header.has_producer_id() && last_of_producer == Some(&header.last_offset())
             || header.last_offset() + 1 == map_end;
         if header.records_count == 0 {
@@ -353,7 +375,7 @@ impl Sieve {
             let mut records = Records::of(header, batch)?;
             let deletes_stay = !overdue && !sabotage::on(Sabotage::TombstoneTooEarly);
             while let Some(record) = records.next_record()? {
-                let keep = if header.is_control() {
+                let keep = if header.is_control() || ends_log(record.offset) {
                     true
                 } else if let Some(key) = record.key {
                     let newest = self.map.get(key).is_none_or(|newest| record.offset >= newest);
@@ -382,7 +404,7 @@ impl Sieve {
         Ok(Verdict::Some(FilterOptions {
             keep_empty,
             delete_horizon_ms: marked.then(|| now_ms.saturating_add(delete_retention_ms)),
-            limits: Limits::default(),
+            limits: Limits::ONE_RECORD,
         }))
     }
 }

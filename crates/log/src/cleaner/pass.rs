@@ -124,12 +124,13 @@ impl Cleaner {
         let wal = &log.shared().wal;
         // Kafka's clock for a pass: horizons are set and compared as of its start.
         let now_ms = wal.env.now_ms();
-        let (config, sealed, log_start, last_of_producers) = {
+        let (config, sealed, log_start, log_end, last_of_producers) = {
             let inner = pass.partition.lock();
             (
                 Arc::clone(&inner.config),
                 Arc::clone(&inner.sealed),
                 inner.log_start,
+                inner.high_watermark,
                 inner.producers.last_offsets(inner.high_watermark),
             )
         };
@@ -158,6 +159,7 @@ impl Cleaner {
             now_ms,
             delete_retention_ms: config.delete_retention_ms,
             last_of_producers,
+            log_end,
         };
         let mut sieve = Sieve::new(learner.map, rules);
         sieve.transactions.learn(&aborted);
@@ -251,6 +253,9 @@ impl Cleaner {
         }
         if let Some(group) = group {
             self.close(pass, &mut writer, group).await?;
+        }
+        for (base_offset, error) in writer.sieve.take_unreadable() {
+            pass.partition.note_undecodable(base_offset, &error);
         }
         Ok(writer.sieve.tally)
     }

@@ -4,6 +4,7 @@
 //! the window that it fills (128 MiB at most, and no page before it is written), snappy one block, refused when it claims
 //! more than snappy can expand to. How much they may yield is the caller's to cap ([`crate::Limits`]).
 
+mod lz4;
 mod snappy;
 
 use std::fmt;
@@ -11,7 +12,7 @@ use std::io::{self, Read, Write};
 
 use bytes::buf::Writer;
 use bytes::{BufMut, BytesMut};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
@@ -94,7 +95,7 @@ impl fmt::Display for Compression {
 
 /// Decompresses a batch's payload as it is read. After the first `Ok(0)` or error it must not be read again.
 pub(crate) enum Decoder<'a> {
-    Gzip(Box<MultiGzDecoder<&'a [u8]>>),
+    Gzip(Box<Gunzip<'a>>),
     Snappy(snappy::Decoder<'a>),
     Lz4(Box<FrameDecoder<&'a [u8]>>),
     Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
@@ -109,9 +110,19 @@ impl<'a> Decoder<'a> {
     ) -> io::Result<Option<Decoder<'a>>> {
         Ok(Some(match codec {
             Compression::None => return Ok(None),
-            Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(payload))),
+            Compression::Gzip => Decoder::Gzip(Box::new(Gunzip(GzDecoder::new(payload)))),
             Compression::Snappy => Decoder::Snappy(snappy::Decoder::new(payload, max_output)),
-            Compression::Lz4 => Decoder::Lz4(Box::new(FrameDecoder::new(payload))),
+            Compression::Lz4 => {
+                // A batch that the cleaner emptied has no frame.
+                let frame = if payload.is_empty() {
+                    Some(payload)
+                } else {
+                    lz4::first_frame(payload)
+                };
+                Decoder::Lz4(Box::new(FrameDecoder::new(
+                    frame.ok_or(io::ErrorKind::UnexpectedEof)?,
+                )))
+            }
             Compression::Zstd => Decoder::Zstd(zstd::stream::read::Decoder::with_buffer(payload)?),
         }))
     }
@@ -124,6 +135,26 @@ impl Read for Decoder<'_> {
             Decoder::Snappy(inner) => inner.read(out),
             Decoder::Lz4(inner) => inner.read(out),
             Decoder::Zstd(inner) => inner.read(out),
+        }
+    }
+}
+
+/// Reads gzip streams that stand one behind the other. What follows a stream and is none itself is left alone, as
+/// Java's reader does.
+pub(crate) struct Gunzip<'a>(GzDecoder<&'a [u8]>);
+
+impl Read for Gunzip<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.0.read(out)?;
+            if read > 0 || out.is_empty() {
+                return Ok(read);
+            }
+            let rest: &[u8] = self.0.get_ref();
+            if !rest.starts_with(&[0x1f, 0x8b, 8]) {
+                return Ok(0);
+            }
+            self.0 = GzDecoder::new(rest);
         }
     }
 }

@@ -9,6 +9,8 @@ const MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const FRAME_HEADER: usize = 16;
 /// Uncompressed bytes a block, as Java's `SnappyOutputStream` has them.
 const BLOCK: usize = 32 * 1024;
+/// A block is in memory as a whole. Java's are of 32 KiB; one raw block is a whole batch.
+const MAX_BLOCK: u64 = 128 << 20;
 
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
@@ -30,7 +32,7 @@ impl<'a> Decoder<'a> {
         Decoder {
             input,
             xerial: input.starts_with(&MAGIC),
-            max_block: max_output,
+            max_block: max_output.min(MAX_BLOCK),
             block: Vec::new(),
             len: 0,
             read: 0,
@@ -50,13 +52,10 @@ impl<'a> Decoder<'a> {
                 .get(FRAME_HEADER..)
                 .ok_or_else(|| invalid("snappy frame header cut"))?;
         }
-        if self.input.is_empty() {
+        // Less than a length behind the last block is left alone, as Java's reader does.
+        let Some((length, rest)) = self.input.split_first_chunk::<4>() else {
             return Ok(None);
-        }
-        let (length, rest) = self
-            .input
-            .split_first_chunk::<4>()
-            .ok_or_else(|| invalid("snappy block length cut"))?;
+        };
         let length = u32::from_be_bytes(*length) as usize;
         let (block, rest) = rest
             .split_at_checked(length)

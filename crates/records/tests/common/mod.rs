@@ -2,10 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use bytes::Bytes;
-use drumlin_records::{BatchBuilder, Limits, Record, records};
+use drumlin_records::{BatchBuilder, BatchError, Limits, OffsetAndTime, Record, records};
 
 pub const LIMITS: Limits = Limits {
     max_decompressed: 1 << 20,
+    max_record: 1 << 20,
 };
 
 /// A record as the tests write it down.
@@ -75,6 +76,11 @@ pub fn plain(record: &Record) -> Plain {
 
 pub fn plains(batch: &[u8]) -> Vec<Plain> {
     read(batch).iter().map(plain).collect()
+}
+
+/// What a lookup found, as a pair.
+pub fn found(found: Result<Option<OffsetAndTime>, BatchError>) -> Result<Option<(i64, i64)>, BatchError> {
+    found.map(|found| found.map(|found| (found.offset, found.timestamp)))
 }
 
 /// Makes length and CRC right again, so that a change elsewhere gets past them.

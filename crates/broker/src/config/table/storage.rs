@@ -55,6 +55,7 @@ pub(super) const STORAGE_OPTIONS: &[OptionSpec] = &[
     OptionSpec::long("log.roll.ms").doc("Longest time that data of a quiet partition waits before it becomes a segment of its own; a day at most."),
     OptionSpec::int("log.segment.bytes").default("67108864").at_least(1048576).cluster_wide().doc("Largest segment object. One is never larger than what a sealing round gathers of its partition either. Kafka's default is 1073741824."),
     OptionSpec::long("log.segment.delete.delay.ms").default("60000").at_least(0).cluster_wide().kept(STORAGE),
+    OptionSpec::int("max.decompressed.message.bytes").default("2147483639").at_least(1).cluster_wide().doc("Largest record that a compressed batch may hold, decompressed and without its length; a batch with a larger one is refused before that is decompressed."),
     OptionSpec::int("message.max.bytes").default("1048588").at_least(0).cluster_wide().doc("Largest record batch that is accepted."),
     OptionSpec::int("num.partitions").default("1").at_least(1).doc("Partitions of a topic that is created without a count."),
     OptionSpec::int("num.recovery.threads.per.data.dir").default("2").at_least(1).cluster_wide().kept(STORAGE),

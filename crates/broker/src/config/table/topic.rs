@@ -22,6 +22,7 @@ pub(super) const TOPIC: &[OptionSpec] = &[
     OptionSpec::long("local.retention.bytes").default("-2").at_least(-2).synonyms(&[("log.local.retention.bytes", 1)]).kept(TIERED),
     OptionSpec::long("local.retention.ms").default("-2").at_least(-2).synonyms(&[("log.local.retention.ms", 1)]).kept(TIERED),
     OptionSpec::long("max.compaction.lag.ms").default("9223372036854775807").at_least(1).synonyms(&[("log.cleaner.max.compaction.lag.ms", 1)]).doc("After this a record of a compacted topic is due for compaction however little is dirty."),
+    OptionSpec::int("max.decompressed.message.bytes").default("2147483639").at_least(1).synonyms(&[("max.decompressed.message.bytes", 1)]).doc("Largest record that a compressed batch of this topic may hold, decompressed and without its length. Apache Kafka has it from 4.4 on."),
     OptionSpec::int("max.message.bytes").default("1048588").at_least(0).synonyms(&[("message.max.bytes", 1)]).doc("Largest record batch that this topic accepts."),
     OptionSpec::long("message.timestamp.after.max.ms").default("3600000").at_least(0).synonyms(&[("log.message.timestamp.after.max.ms", 1)]).doc("How far in the future a producer's timestamp may lie."),
     OptionSpec::long("message.timestamp.before.max.ms").default("9223372036854775807").at_least(0).synonyms(&[("log.message.timestamp.before.max.ms", 1)]).doc("How far in the past a producer's timestamp may lie."),

@@ -34,6 +34,8 @@ struct Run {
     producers: BTreeMap<i64, i64>,
     aborted: Vec<AbortedTransaction>,
     stretch: usize,
+    /// More stands behind what is passed, unless a test says that it ends there.
+    log_end: i64,
 }
 
 impl Default for Run {
@@ -44,6 +46,7 @@ impl Default for Run {
             producers: BTreeMap::new(),
             aborted: Vec::new(),
             stretch: 100,
+            log_end: i64::MAX,
         }
     }
 }
@@ -66,6 +69,7 @@ impl Run {
             now_ms: self.now_ms,
             delete_retention_ms: RETENTION,
             last_of_producers: self.producers.clone(),
+            log_end: self.log_end,
         };
         Sieve::new(learner.map, rules)
     }
@@ -250,6 +254,56 @@ fn headers_stay_where_a_sequence_or_the_end_of_the_log_stands_on_them() {
 }
 
 #[test]
+fn the_last_record_of_a_log_stays() {
+    let log = [
+        plain(0, &[("a", Some("1")), ("b", Some("1"))]),
+        plain(2, &[("c", None), ("b", Some("2")), ("b", None)]),
+    ]
+    .concat();
+    let ending = |now_ms| Run {
+        log_end: 5,
+        now_ms,
+        ..Run::default()
+    };
+    let tombstone = |offset, key: &str| (offset, key.to_owned(), None);
+    let (first, _) = ending(NOW).of(&log);
+    let expected = [kept(0, "a", "1"), tombstone(2, "c"), tombstone(4, "b")];
+    assert_eq!(contents(&first), expected);
+    let mut sieve = ending(NOW + RETENTION).learnt(&first);
+    let (second, _) = ending(NOW + RETENTION).sift(&mut sieve, &first);
+    assert_eq!(
+        contents(&second),
+        [kept(0, "a", "1"), tombstone(4, "b")],
+        "its time is over, and it stays"
+    );
+    assert_eq!(sieve.tombstones_from, 3, "nothing is said of it");
+    // Once it is not the last any more, it goes like any other.
+    let more = [second, plain(5, &[("d", Some("1"))])].concat();
+    let later = Run {
+        from: 5,
+        now_ms: NOW + RETENTION,
+        log_end: 6,
+        ..Run::default()
+    };
+    let mut sieve = later.learnt(&more);
+    let (third, _) = later.sift(&mut sieve, &more);
+    assert_eq!(contents(&third), [kept(0, "a", "1"), kept(5, "d", "1")]);
+    assert_eq!(sieve.tombstones_from, 5);
+    // The same goes for a record without a key.
+    let mut keyless = BatchBuilder::new(Compression::None).base_offset(6);
+    keyless.push(NOW, None, Some(b"old"), &[]);
+    keyless.push(NOW, None, Some(b"older"), &[]);
+    let more = [third, keyless.build().unwrap().to_vec()].concat();
+    let run = Run {
+        from: 6,
+        log_end: 8,
+        ..Run::default()
+    };
+    let offsets: Vec<i64> = contents(&run.of(&more).0).iter().map(|(at, ..)| *at).collect();
+    assert_eq!(offsets, [0, 5, 7]);
+}
+
+#[test]
 fn records_without_keys_go_and_what_cannot_be_read_stays() {
     let mut keyless = BatchBuilder::new(Compression::None);
     keyless.push(NOW, None, Some(b"old"), &[]);
@@ -323,6 +377,7 @@ fn what_the_map_does_not_know_stays_and_a_full_map_says_how_far_it_came() {
         now_ms: NOW,
         delete_retention_ms: RETENTION,
         last_of_producers: BTreeMap::new(),
+        log_end: i64::MAX,
     };
     let (out, _) = Run::default().sift(&mut Sieve::new(learner.map, rules), &log);
     let all: Vec<i64> = contents(&out)
