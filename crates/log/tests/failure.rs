@@ -22,7 +22,7 @@ const PARTITION: TopicPartition = TopicPartition {
 };
 
 async fn start(env: &Env, store: &FaultStore) -> Log {
-    let bucket = Bucket::from_store(Arc::new(store.clone()), BucketKind::Memory, env);
+    let bucket = Bucket::from_store(Arc::new(store.clone()), BucketKind::Local, env);
     let identity = Identity {
         cluster_id: "test".into(),
         node: 1,
