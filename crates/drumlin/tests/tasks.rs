@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -261,7 +262,7 @@ fn get(address: &str, path: &str) -> std::io::Result<String> {
 }
 
 /// What is produced until the connection is closed or an append is refused: the acknowledged ones.
-fn produce_on(address: &str, stop: &Path) -> BTreeSet<String> {
+fn produce_on(address: &str, stop: &Path, count: &AtomicUsize) -> BTreeSet<String> {
     let mut acked = BTreeSet::new();
     let Ok(mut client) = Client::open(address) else {
         return acked;
@@ -269,7 +270,10 @@ fn produce_on(address: &str, stop: &Path) -> BTreeSet<String> {
     for n in 0.. {
         let value = format!("value {n}");
         match client.produce(&value) {
-            Ok(true) => drop(acked.insert(value)),
+            Ok(true) => {
+                acked.insert(value);
+                count.store(acked.len(), Ordering::Relaxed);
+            }
             Ok(false) | Err(_) => break,
         }
         if stop.exists() {
@@ -316,10 +320,20 @@ fn panic_in(kind: TaskKind) {
     let address = process.address("listening on PLAINTEXT://");
     let admin = process.address("admin on ");
     Client::open(&address).unwrap().create(TOPIC).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
     let producer = std::thread::spawn({
-        let (address, stop) = (address.clone(), stop.clone());
-        move || produce_on(&address, &stop)
+        let (address, stop, count) = (address.clone(), stop.clone(), count.clone());
+        move || produce_on(&address, &stop, &count)
     });
+    let began = Instant::now();
+    while count.load(Ordering::Relaxed) < 10 && !at_start {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{kind}: nothing is acknowledged:\n{}",
+            process.said()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
     if kind.on_failure() != OnFailure::EndsBroker {
         give_work_and_see(kind, &process, &address, &admin, &when);
         std::fs::write(&stop, "").unwrap();

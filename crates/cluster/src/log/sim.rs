@@ -153,8 +153,10 @@ impl Life {
         }
         for worker in 0..4 {
             let (life, log) = (self.clone(), session.log.clone());
-            self.env
-                .spawn(async move { life.work(&log, worker, epoch).await });
+            self.env.spawn(
+                TaskKind::Test,
+                async move { life.work(&log, worker, epoch).await },
+            );
         }
         let mut ended = session.log.ended();
         let _ = ended.wait_for(Option::is_some).await;

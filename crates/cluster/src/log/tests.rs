@@ -427,7 +427,7 @@ async fn a_remote_bucket_is_probed_and_its_birth_object_says_so() {
     let store = memory();
     let env = env(1);
     let bucket = Bucket::from_store(store, BucketKind::Remote, &env);
-    let opened = env.spawn("open", {
+    let opened = env.spawn(drumlin_objects::TaskKind::Test, {
         let (env, bucket) = (env.clone(), bucket.clone());
         async move { MetadataLog::open(&env, &bucket, &OpenOptions::new(1)).await }
     });
