@@ -24,17 +24,20 @@ pub enum Client {
     Aiokafka,
     /// sarama.
     Sarama,
+    /// kafka-go.
+    KafkaGo,
     /// kafkajs, which has no consumer without groups.
     Kafkajs,
 }
 
 impl Client {
     /// All that consume by partition; all of them produce too.
-    pub const BOTH_WAYS: [Client; 4] = [
+    pub const BOTH_WAYS: [Client; 5] = [
         Client::Confluent,
         Client::KafkaPython,
         Client::Aiokafka,
         Client::Sarama,
+        Client::KafkaGo,
     ];
 
     fn command(self) -> anyhow::Result<Command> {
@@ -49,6 +52,7 @@ impl Client {
             Client::KafkaPython => python("kafka-python"),
             Client::Aiokafka => python("aiokafka"),
             Client::Sarama => Ok(Command::new(cache::sarama()?)),
+            Client::KafkaGo => Ok(Command::new(cache::kafka_go()?)),
             Client::Kafkajs => {
                 let mut command = Command::new("node");
                 command
@@ -131,6 +135,14 @@ impl Client {
             at: number("at")?,
         })
     }
+}
+
+/// The groups that kafka-go lists, in the order of their names.
+pub fn groups_that_kafka_go_lists(bootstrap: &str) -> anyhow::Result<Vec<String>> {
+    let result = Client::KafkaGo.run("groups", &json!({"bootstrap": bootstrap}))?;
+    let names = result["groups"].as_array().context("no groups")?;
+    let named = names.iter().filter_map(Value::as_str);
+    Ok(named.map(str::to_owned).collect())
 }
 
 /// A partition of a topic on a broker.
