@@ -47,6 +47,16 @@ pub fn sarama() -> anyhow::Result<PathBuf> {
     present(root().join("bin/sarama-client"))
 }
 
+/// The command around kafka-go.
+pub fn kafka_go() -> anyhow::Result<PathBuf> {
+    present(root().join("bin/kafka-go-client"))
+}
+
+/// The Python interpreter that has Quix Streams.
+pub fn quix() -> anyhow::Result<PathBuf> {
+    present(root().join("quix/bin/python"))
+}
+
 fn present(path: PathBuf) -> anyhow::Result<PathBuf> {
     if !path.exists() {
         bail!("{} is missing: run `cargo xtask install` first", path.display());

@@ -30,4 +30,5 @@ pub mod scripts;
 pub mod simulation;
 pub mod stage;
 pub mod stores;
+pub mod suites;
 pub mod tools;

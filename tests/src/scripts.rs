@@ -24,17 +24,20 @@ pub enum Client {
     Aiokafka,
     /// sarama.
     Sarama,
+    /// kafka-go.
+    KafkaGo,
     /// kafkajs, which has no consumer without groups.
     Kafkajs,
 }
 
 impl Client {
     /// All that consume by partition; all of them produce too.
-    pub const BOTH_WAYS: [Client; 4] = [
+    pub const BOTH_WAYS: [Client; 5] = [
         Client::Confluent,
         Client::KafkaPython,
         Client::Aiokafka,
         Client::Sarama,
+        Client::KafkaGo,
     ];
 
     fn command(self) -> anyhow::Result<Command> {
@@ -49,6 +52,7 @@ impl Client {
             Client::KafkaPython => python("kafka-python"),
             Client::Aiokafka => python("aiokafka"),
             Client::Sarama => Ok(Command::new(cache::sarama()?)),
+            Client::KafkaGo => Ok(Command::new(cache::kafka_go()?)),
             Client::Kafkajs => {
                 let mut command = Command::new("node");
                 command
@@ -135,8 +139,7 @@ impl Client {
     }
 
     /// Sends two records in one batch under a header whose greatest timestamp is wrong, as the client itself writes it:
-    /// one of `now_ms`, or of the clock, and one of a day before. kafkajs sends the old one first, kafka-go, which stands
-    /// beside sarama, the new one.
+    /// one of `now_ms`, or of the clock, and one of a day before. kafkajs sends the old one first, kafka-go the new one.
     pub fn produce_wrong_times(self, at: &At<'_>, now_ms: i64) -> anyhow::Result<()> {
         let mut arguments = at.json();
         let action = match self {
@@ -144,7 +147,7 @@ impl Client {
                 arguments["timestamp"] = json!(now_ms - 24 * 3_600_000);
                 "mixed"
             }
-            Client::Sarama => {
+            Client::KafkaGo => {
                 arguments["timestamp"] = json!(now_ms);
                 "write-newest-first"
             }
@@ -194,6 +197,14 @@ fn texts(list: &Value) -> anyhow::Result<Vec<String>> {
     let list = list.as_array().context("no list")?;
     let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
     texts.collect::<Option<_>>().context("not all are texts")
+}
+
+/// The groups that kafka-go lists, in the order of their names.
+pub fn groups_that_kafka_go_lists(bootstrap: &str) -> anyhow::Result<Vec<String>> {
+    let result = Client::KafkaGo.run("groups", &json!({"bootstrap": bootstrap}))?;
+    let names = result["groups"].as_array().context("no groups")?;
+    let named = names.iter().filter_map(Value::as_str);
+    Ok(named.map(str::to_owned).collect())
 }
 
 /// A partition of a topic on a broker.

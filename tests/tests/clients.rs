@@ -103,7 +103,7 @@ fn all_write_all_read(
     }
 }
 
-const WRITERS: [(Client, Option<&str>); 9] = [
+const WRITERS: [(Client, Option<&str>); 10] = [
     (Client::Confluent, Some("zstd")),
     (Client::KafkaPython, Some("gzip")),
     (Client::Aiokafka, Some("lz4")),
@@ -113,6 +113,7 @@ const WRITERS: [(Client, Option<&str>); 9] = [
     (Client::Aiokafka, Some("snappy")),
     (Client::Sarama, None),
     (Client::Kafkajs, None),
+    (Client::KafkaGo, Some("lz4")),
 ];
 
 #[test]

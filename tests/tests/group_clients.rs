@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use drumlin_tests::members::{Commit, Kind, Member, Plan, refs, seen, shared, wait_until};
 use drumlin_tests::stage::{Stage, Topic};
-use drumlin_tests::{cache, process};
+use drumlin_tests::{cache, process, scripts};
 
 const PARTITIONS: i32 = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -163,6 +163,21 @@ fn clients_of_many_languages_in_one_group() {
         Cast::mixed(both),
     ];
     perform(&stage, &mut topic, &mut casts);
+}
+
+#[test]
+fn kafka_go_lists_groups_of_other_clients() {
+    let stage = Stage::new("clients-list");
+    let mut topic = stage.topic("t", 1);
+    topic.feed(1);
+    let mut members = [("by-sarama", Kind::Sarama), ("by-confluent", Kind::Confluent)]
+        .map(|(group, kind)| stage.member(kind, &stage.plan(&topic, group), "only"));
+    wait_until("both groups read", PATIENCE, &mut refs(&mut members), |m| {
+        m.iter().all(|m| m.values() == topic.fed)
+    })
+    .expect("both read");
+    let listed = scripts::groups_that_kafka_go_lists(&stage.broker.bootstrap()).expect("kafka-go");
+    assert_eq!(listed, ["by-confluent", "by-sarama"]);
 }
 
 /// kafka-python as of brokers of other times: each reads what the one before has committed, and commits. Prints which

@@ -56,7 +56,7 @@ fn batches_of_kafkajs_and_kafka_go_are_looked_up_and_kept_by_their_records() {
     let bootstrap = broker.bootstrap();
     let topics = [
         ("from-kafkajs", Client::Kafkajs),
-        ("from-kafka-go", Client::Sarama),
+        ("from-kafka-go", Client::KafkaGo),
     ];
     let at = |topic| At {
         bootstrap: &bootstrap,

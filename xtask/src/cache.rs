@@ -44,6 +44,11 @@ impl Cache {
         self.root.join("venv")
     }
 
+    /// The Python environment with Quix Streams in it.
+    pub fn quix(&self) -> PathBuf {
+        self.root.join("quix")
+    }
+
     /// The folder with `node_modules`.
     pub fn node(&self) -> PathBuf {
         self.root.join("node")

@@ -37,6 +37,12 @@ const LANES: &[&[Step]] = &[
             present: sarama_present,
             install: sarama,
         },
+        Step {
+            name: "kafka-go",
+            what: "kafka-go, built into a small command (tests/clients/go/kafkago)",
+            present: kafka_go_present,
+            install: kafka_go,
+        },
     ],
     &[Step {
         name: "packages",
@@ -65,6 +71,12 @@ const LANES: &[&[Step]] = &[
             present: node_present,
             install: node,
         },
+        Step {
+            name: "quixstreams",
+            what: "Quix Streams, by pip into an environment of its own: it wants other versions of its client",
+            present: |c| same(&c.quix().join(".requirements"), QUIX.join("\n").as_bytes()),
+            install: quix,
+        },
     ],
 ];
 
@@ -88,13 +100,15 @@ const PYTHON: &[&str] = &[
     "zstandard",
 ];
 
+const QUIX: &[&str] = &["quixstreams"];
+
 /// Installs what is missing; what is there is skipped.
 pub fn run(cache: &Cache) -> anyhow::Result<()> {
     println!("install: into {}", cache.root().display());
     for (program, why) in [
         ("java", "Apache Kafka"),
         ("mvn", "Apache Kafka"),
-        ("go", "MinIO, sarama"),
+        ("go", "MinIO, sarama, kafka-go"),
         ("node", "kafkajs"),
         ("npm", "kafkajs"),
         ("python3", "the Python clients"),
@@ -154,32 +168,46 @@ fn minio(cache: &Cache, log: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// The sources that the built command came from, kept beside it to notice a change.
-fn go_sources() -> anyhow::Result<Vec<u8>> {
+/// The sources that a built command came from, kept beside it to notice a change.
+fn go_sources(names: &[&str]) -> anyhow::Result<Vec<u8>> {
     let dir = repository().join("tests/clients/go");
     let mut all = Vec::new();
-    for name in ["go.mod", "go.sum", "main.go", "member.go", "kafkago.go"] {
+    for name in names {
         all.extend(std::fs::read(dir.join(name)).with_context(|| format!("tests/clients/go/{name}"))?);
     }
     Ok(all)
 }
 
+/// Builds a package of tests/clients/go.
+fn build_go(cache: &Cache, log: &Path, name: &str, package: &str, sources: &[&str]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(cache.root().join("bin"))?;
+    let mut build = Command::new("go");
+    build.args(["build", "-o"]).arg(cache.bin(name)).arg(package);
+    run_logged(build.current_dir(repository().join("tests/clients/go")), log)?;
+    std::fs::write(cache.bin(&format!("{name}.sources")), go_sources(sources)?)?;
+    Ok(())
+}
+
+const SARAMA_SOURCES: &[&str] = &["go.mod", "go.sum", "main.go", "member.go"];
+
 fn sarama_present(cache: &Cache) -> bool {
-    go_sources().is_ok_and(|s| same(&cache.bin("sarama-client.sources"), &s))
+    go_sources(SARAMA_SOURCES).is_ok_and(|s| same(&cache.bin("sarama-client.sources"), &s))
         && cache.bin("sarama-client").is_file()
 }
 
 fn sarama(cache: &Cache, log: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(cache.root().join("bin"))?;
-    let mut build = Command::new("go");
-    build
-        .arg("build")
-        .arg("-o")
-        .arg(cache.bin("sarama-client"))
-        .arg(".");
-    run_logged(build.current_dir(repository().join("tests/clients/go")), log)?;
-    std::fs::write(cache.bin("sarama-client.sources"), go_sources()?)?;
-    Ok(())
+    build_go(cache, log, "sarama-client", ".", SARAMA_SOURCES)
+}
+
+const KAFKA_GO_SOURCES: &[&str] = &["go.mod", "go.sum", "kafkago/main.go"];
+
+fn kafka_go_present(cache: &Cache) -> bool {
+    go_sources(KAFKA_GO_SOURCES).is_ok_and(|s| same(&cache.bin("kafka-go-client.sources"), &s))
+        && cache.bin("kafka-go-client").is_file()
+}
+
+fn kafka_go(cache: &Cache, log: &Path) -> anyhow::Result<()> {
+    build_go(cache, log, "kafka-go-client", "./kafkago", KAFKA_GO_SOURCES)
 }
 
 fn debian(_: &Cache, log: &Path) -> anyhow::Result<()> {
@@ -237,17 +265,24 @@ fn kafka(cache: &Cache, log: &Path) -> anyhow::Result<()> {
 }
 
 fn python(cache: &Cache, log: &Path) -> anyhow::Result<()> {
-    let venv = cache.venv();
+    python_environment(&cache.venv(), PYTHON, log)
+}
+
+fn quix(cache: &Cache, log: &Path) -> anyhow::Result<()> {
+    python_environment(&cache.quix(), QUIX, log)
+}
+
+fn python_environment(venv: &Path, packages: &[&str], log: &Path) -> anyhow::Result<()> {
     if !venv.join("bin/python").is_file() {
-        run_logged(Command::new("python3").args(["-m", "venv"]).arg(&venv), log)?;
+        run_logged(Command::new("python3").args(["-m", "venv"]).arg(venv), log)?;
     }
     run_logged(
         Command::new(venv.join("bin/python"))
             .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
-            .args(PYTHON),
+            .args(packages),
         log,
     )?;
-    std::fs::write(venv.join(".requirements"), PYTHON.join("\n"))?;
+    std::fs::write(venv.join(".requirements"), packages.join("\n"))?;
     Ok(())
 }
 

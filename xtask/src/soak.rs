@@ -2,7 +2,8 @@
 //!
 //! A soak is a run of *slices*. A slice is one command, given its own seed and a
 //! time to keep to; it prints its figures as `SOAK {json}` lines and fails by its
-//! exit code. What has been done stands in the cache after every slice, so a run
+//! exit code. `suites` has a slice for each suite and ends with the last; the others
+//! go on until their time is used. What has been done stands in the cache after every slice, so a run
 //! that was cut off goes on where it stopped; figures end in `docs/results/`.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::{install, results};
 /// Options of `cargo xtask soak`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// One of: ledger, faults, frames, files, groups, decoders, memory, simulate, compact.
+    /// One of: ledger, faults, frames, files, groups, suites, decoders, memory, simulate, compact.
     name: String,
     /// How long, in all slices together.
     #[arg(long, default_value_t = 30)]
@@ -42,6 +43,8 @@ struct Soak {
     name: &'static str,
     title: &'static str,
     slice_seconds: u64,
+    /// A folder with a file for each slice: the soak ends after the last one, however long they take.
+    slices: Option<&'static str>,
     driver: Driver,
 }
 
@@ -93,48 +96,63 @@ const SOAKS: &[Soak] = &[
         name: "ledger",
         title: "Crash ledger",
         slice_seconds: 240,
+        slices: None,
         driver: Driver::Program,
     },
     Soak {
         name: "files",
         title: "Every line of every Rust file of the registry, there and back",
         slice_seconds: 600,
+        slices: None,
         driver: Driver::Program,
     },
     Soak {
         name: "frames",
         title: "Hostile frames",
         slice_seconds: 120,
+        slices: None,
         driver: Driver::Program,
     },
     Soak {
         name: "groups",
         title: "Consumer groups: joins, leaves, kills, upgrades",
         slice_seconds: 300,
+        slices: None,
+        driver: Driver::Program,
+    },
+    Soak {
+        name: "suites",
+        title: "Other people's test suites",
+        slice_seconds: 1200,
+        slices: Some("tests/suites"),
         driver: Driver::Program,
     },
     Soak {
         name: "decoders",
         title: "Broken requests, decoded here and by Kafka's classes",
         slice_seconds: 600,
+        slices: None,
         driver: Driver::ProgramAlone,
     },
     Soak {
         name: "faults",
         title: "Faults of the store",
         slice_seconds: 240,
+        slices: None,
         driver: Driver::Program,
     },
     Soak {
         name: "memory",
         title: "Resident memory under steady load",
         slice_seconds: u64::MAX,
+        slices: None,
         driver: Driver::Load,
     },
     Soak {
         name: "simulate",
         title: "Simulation",
         slice_seconds: 300,
+        slices: None,
         driver: Driver::Test {
             package: "drumlin-tests",
             file: "simulation",
@@ -145,6 +163,7 @@ const SOAKS: &[Soak] = &[
         name: "compact",
         title: "Compaction, simulated",
         slice_seconds: 300,
+        slices: None,
         driver: Driver::Test {
             package: "drumlin-log",
             file: "compaction_simulation",
@@ -213,11 +232,18 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         state.commits.push(commit.clone());
     }
     let total = options.minutes as f64 * 60.0;
-    while state.seconds < total {
-        let seconds = soak
-            .slice_seconds
-            .min((total - state.seconds).ceil() as u64)
-            .max(1);
+    let slices = soak.slices.map(files_in).transpose()?;
+    while match slices {
+        Some(slices) => state.slices < slices,
+        None => state.seconds < total,
+    } {
+        let seconds = match slices {
+            Some(_) => soak.slice_seconds,
+            None => soak
+                .slice_seconds
+                .min((total - state.seconds).ceil() as u64)
+                .max(1),
+        };
         let seed = slice_seed(options.seed, state.slices);
         println!(
             "soak: {} slice {} of seed {seed}, {seconds} s",
@@ -229,7 +255,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             soak,
             &cache,
             broker.as_deref(),
-            seed,
+            (state.slices, seed),
             seconds,
             &log,
             &mut state.figures,
@@ -250,6 +276,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     finish(soak, options, &state)
 }
 
+fn files_in(folder: &str) -> anyhow::Result<u64> {
+    Ok(std::fs::read_dir(repository().join(folder))?.count() as u64)
+}
+
 /// Neighbouring slices and neighbouring seeds must not share their choices (splitmix64).
 fn slice_seed(seed: u64, slice: u64) -> u64 {
     let mut z = seed
@@ -265,7 +295,7 @@ fn slice(
     soak: &Soak,
     cache: &Cache,
     broker: Option<&Path>,
-    seed: u64,
+    (number, seed): (u64, u64),
     seconds: u64,
     log: &Path,
     figures: &mut BTreeMap<String, Value>,
@@ -278,6 +308,7 @@ fn slice(
         .env("DRUMLIN_SOAK_SEED", seed.to_string())
         .env("DRUMLIN_SOAK_SECONDS", seconds.to_string())
         .env("DRUMLIN_SOAK_PICTURE", results::picture(log))
+        .env("DRUMLIN_SOAK_SLICE", number.to_string())
         // As the simulation calls them.
         .env("DRUMLIN_FIRST_SEED", seed.to_string())
         .env("DRUMLIN_SIMULATION_SECONDS", seconds.to_string())

@@ -144,7 +144,7 @@ func offsets(a arguments) (map[string]any, error) {
 
 func run() (map[string]any, error) {
 	if len(os.Args) != 3 {
-		return nil, fmt.Errorf("usage: %s produce|consume|offsets|write-newest-first|member JSON", os.Args[0])
+		return nil, fmt.Errorf("usage: %s produce|consume|offsets|member JSON", os.Args[0])
 	}
 	var a arguments
 	if err := json.Unmarshal([]byte(os.Args[2]), &a); err != nil {
@@ -157,8 +157,6 @@ func run() (map[string]any, error) {
 		return consume(a)
 	case "offsets":
 		return offsets(a)
-	case "write-newest-first":
-		return writeNewestFirst(a)
 	}
 	return nil, fmt.Errorf("no action %q", os.Args[1])
 }

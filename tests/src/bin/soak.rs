@@ -18,6 +18,7 @@ use drumlin_tests::round_trip::Text;
 use drumlin_tests::scratch::Scratch;
 use drumlin_tests::stage::quick_groups;
 use drumlin_tests::stores::{Minio, S3};
+use drumlin_tests::suites::{SUITES, Suite};
 
 fn main() -> anyhow::Result<()> {
     let name = std::env::args().nth(1).context("which soak?")?;
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         "frames" => frames(seed, time, scratch.path()),
         "groups" => groups(seed, time, scratch.path()),
         "decoders" => decoders(seed, time, scratch.path()),
+        "suites" => suites(number("DRUMLIN_SOAK_SLICE", 0), scratch.path()),
         other => bail!("no soak is called {other:?}"),
     };
     if result.is_err() {
@@ -189,4 +191,16 @@ fn groups(seed: u64, time: Duration, dir: &Path) -> anyhow::Result<()> {
     }
     broker.terminate()?;
     Ok(())
+}
+
+/// One of other people's suites: the one of this slice, or the one that is named, or
+/// of that the tests whose names contain a further word (`soak suites kafka-go TestConn`).
+fn suites(slice: u64, dir: &Path) -> anyhow::Result<()> {
+    let suite = match std::env::args().nth(2) {
+        Some(name) => Suite::named(&name)?,
+        None => SUITES
+            .get(usize::try_from(slice)?)
+            .context("there are fewer suites than slices")?,
+    };
+    tell(&suite.run(dir, std::env::args().nth(3).as_deref())?)
 }

@@ -1,5 +1,7 @@
 //! DeleteRecords (key 21): moves the log start up, durably.
 
+use std::time::Duration;
+
 use drumlin_wire::ApiKey;
 use drumlin_wire::messages::delete_records_request::DeleteRecordsRequest;
 use drumlin_wire::messages::delete_records_response::{
@@ -8,6 +10,10 @@ use drumlin_wire::messages::delete_records_response::{
 
 use crate::dispatch::Cx;
 use crate::error_code::ErrorCode;
+
+/// The least wait until a deletion is durable. The timeout of a request bounds a wait for
+/// replicas, which a lone broker does not have: Apache Kafka's succeeds with a timeout of 0.
+const MIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Deletes what lies below the offsets given; -1 stands for all that consumers see.
 pub async fn handle(cx: &Cx, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
@@ -46,7 +52,7 @@ pub async fn handle(cx: &Cx, request: DeleteRecordsRequest) -> DeleteRecordsResp
         });
     }
     if !edits.is_empty() {
-        let patience = cx.broker.patience(request.timeout_ms);
+        let patience = cx.broker.patience(request.timeout_ms).max(MIN_PATIENCE);
         let outcomes = tokio::time::timeout(patience, cx.broker.log.delete_records(edits)).await;
         let outcomes: Vec<(ErrorCode, i64)> = match outcomes {
             Ok(outcomes) => outcomes
