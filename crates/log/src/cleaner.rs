@@ -28,6 +28,8 @@ use crate::partition::{Partition, Sealed};
 use crate::read::{Failure, ReadError};
 use crate::types::{PartitionConfig, TopicPartition};
 
+/// Compaction says at most this often what it did.
+const REPORT_INTERVAL: Duration = Duration::from_secs(600);
 /// A partition whose data cannot be read is tried again after this long.
 const DAMAGED_AGAIN: Duration = Duration::from_secs(600);
 
@@ -150,6 +152,50 @@ pub(crate) struct Cleaner {
     put_off: BTreeMap<TopicPartition, (Instant, bool)>,
     /// When what was read and written so far is within the budget again.
     paid_until: Instant,
+    report: PassReport,
+}
+
+/// Passes since the last line about them. Small internal partitions have many: a line for each would drown the log.
+struct PassReport {
+    passes: u64,
+    dirty_bytes: u64,
+    records_in: u64,
+    records_out: u64,
+    since: Instant,
+}
+
+impl PassReport {
+    fn new(since: Instant) -> Self {
+        Self {
+            passes: 0,
+            dirty_bytes: 0,
+            records_in: 0,
+            records_out: 0,
+            since,
+        }
+    }
+
+    fn add(&mut self, tally: &filter::Tally, dirty_bytes: u64) {
+        self.passes += 1;
+        self.dirty_bytes += dirty_bytes;
+        self.records_in += tally.records_in;
+        self.records_out += tally.records_out;
+    }
+
+    /// Says what was compacted, if there was anything and the last line is old enough.
+    fn tell(&mut self, now: Instant) {
+        if self.passes == 0 || now.saturating_duration_since(self.since) < REPORT_INTERVAL {
+            return;
+        }
+        tracing::info!(
+            passes = self.passes,
+            dirty_bytes = self.dirty_bytes,
+            records_in = self.records_in,
+            records_out = self.records_out,
+            "compacted since the last such line"
+        );
+        *self = Self::new(now);
+    }
 }
 
 impl Cleaner {
@@ -160,6 +206,7 @@ impl Cleaner {
             busy: BTreeMap::new(),
             put_off: BTreeMap::new(),
             paid_until: now,
+            report: PassReport::new(now),
         }
     }
 
@@ -175,6 +222,7 @@ impl Cleaner {
             asked.into_iter().for_each(|done| {
                 let _ = done.send(());
             });
+            self.report.tell(shared.wal.env.instant());
             tokio::select! {
                 biased;
                 () = shared.keeper.clean.notified() => {}
@@ -263,7 +311,8 @@ impl Cleaner {
         match outcome {
             Ok(tally) => {
                 wal.counters.add_cleaner_pass();
-                tracing::info!(
+                self.report.add(&tally, prospect.dirty_bytes);
+                tracing::debug!(
                     partition = %id, ratio = prospect.ratio, dirty_bytes = prospect.dirty_bytes,
                     records_in = tally.records_in, records_out = tally.records_out,
                     keyless = tally.keyless, unreadable_batches = tally.unreadable,

@@ -214,6 +214,8 @@ pub struct BrokerConfig {
     pub admin: Option<HostPort>,
     /// `log.format`.
     pub log_format: LogFormat,
+    /// `produce.timeout.min.ms`.
+    pub produce_timeout_min: Duration,
     /// `record.validation`.
     pub record_validation: Depth,
     /// `shutdown.timeout.ms`.
@@ -246,6 +248,7 @@ impl BrokerConfig {
                 "json" => LogFormat::Json,
                 _ => LogFormat::Text,
             },
+            produce_timeout_min: read.duration("produce.timeout.min.ms")?,
             record_validation: match read.text("record.validation").as_str() {
                 "header" => Depth::Header,
                 _ => Depth::Records,

@@ -90,7 +90,7 @@ pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
         .map(|topic| topic.partition_data.len() + 1)
         .sum();
     let _large = cx.broker.admit_large(named.saturating_mul(PARTITION_BYTES)).await;
-    let deadline = cx.began + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = cx.began + patience(&cx, request.timeout_ms);
     let refused = if request.transactional_id.is_some() {
         // Java, librdkafka and franz-go take this one for final; retriable ones would hang a producer for ever.
         Some((
@@ -187,6 +187,13 @@ pub async fn take(cx: Cx, request: ProduceRequest) -> Result<Reply, Refusal> {
             })
         }
     }
+}
+
+/// How long the request waits until its records are durable. Kafka's time-out bounds the wait for replicas; a client that
+/// allows little, nothing or less than that does not want its stored records called failed.
+fn patience(cx: &Cx, timeout_ms: i32) -> Duration {
+    let least = cx.broker.config().produce_timeout_min;
+    cx.broker.patience(timeout_ms).max(least)
 }
 
 /// The answer to versions before batches of format 2: each partition says so.

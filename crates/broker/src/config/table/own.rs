@@ -15,6 +15,7 @@ pub(super) const OWN: &[OptionSpec] = &[
     OptionSpec::long("hot.memory.bytes").default("67108864").at_least(0).doc("Memory that keeps the newest committed data for readers at the tail."),
     OptionSpec::boolean("local.store.buffered").default("false").doc("Write a local store through the page cache, even where the file system takes direct writes."),
     OptionSpec::string("log.format").default("text").one_of(&["text", "json"]).doc("Form of the lines that the broker logs."),
+    OptionSpec::long("produce.timeout.min.ms").default("10000").between(0, 300000).doc("Shortest time after which a produce request fails because its records are not durable, whatever `timeout.ms` it brings: a put that is under way cannot be taken back, so that a shorter wait fails requests whose records are stored. Keep it below the clients' `request.timeout.ms`."),
     OptionSpec::string("record.validation").default("full").one_of(&["full", "header"]).doc("How much of a produced batch is looked at: `full` each record, as Kafka does, so that what cannot be read is refused and a wrong greatest timestamp is corrected; `header` the header and its CRC only, for producers that are trusted to send both right. Topics that are compacted are always checked in full."),
     OptionSpec::long("seal.round.bytes").default("2147483648").at_least(1048576).doc("Unsealed bytes at which a sealing round ends before its time."),
     OptionSpec::long("seal.round.ms").default("60000").at_least(100).doc("Time after which a sealing round ends."),
