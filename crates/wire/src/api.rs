@@ -35,10 +35,17 @@ impl ApiKey {
         version >= self.schema().flexible_from
     }
 
+    /// Whether headers of this version have tagged fields. As with Kafka, an API whose versions are all flexible
+    /// has them in any version, known or not.
+    const fn has_flexible_header(self, version: i16) -> bool {
+        let schema = self.schema();
+        schema.flexible_from <= schema.min_version || version >= schema.flexible_from
+    }
+
     /// The version of the request header. Defined for any version, known or not, so that a request of an
     /// unknown one can be told from garbage and answered.
     pub const fn request_header_version(self, version: i16) -> i16 {
-        if self.is_flexible(version) { 2 } else { 1 }
+        if self.has_flexible_header(version) { 2 } else { 1 }
     }
 
     /// The version of the response header.
@@ -46,7 +53,7 @@ impl ApiKey {
         match self {
             // Always 0: the client may not know yet which version the broker answered in (KIP-511).
             ApiKey::ApiVersions => 0,
-            _ if self.is_flexible(version) => 1,
+            _ if self.has_flexible_header(version) => 1,
             _ => 0,
         }
     }

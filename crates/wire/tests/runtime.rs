@@ -306,6 +306,24 @@ fn headers_go_both_ways() {
 }
 
 #[test]
+fn headers_of_unknown_versions_are_kafkas() {
+    // All versions of WriteTxnMarkers are flexible, and only the newer ones of Metadata.
+    for (api, version, header) in [
+        (ApiKey::WriteTxnMarkers, 0, 2),
+        (ApiKey::WriteTxnMarkers, i16::MIN, 2),
+        (ApiKey::Metadata, i16::MIN, 1),
+        (ApiKey::Metadata, i16::MAX, 2),
+    ] {
+        assert_eq!(api.request_header_version(version), header, "{api} {version}");
+        assert_eq!(
+            api.response_header_version(version),
+            header - 1,
+            "{api} {version}"
+        );
+    }
+}
+
+#[test]
 fn api_versions_of_the_future_can_be_answered() {
     // Version 127, with a body that nobody can read.
     let mut bytes = BytesMut::new();

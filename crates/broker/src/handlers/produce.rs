@@ -464,12 +464,9 @@ fn has_message(code: ErrorCode) -> bool {
     )
 }
 
-/// Where the log starts, which Kafka tells with records that it refuses for their content.
+/// Where the log starts, which Kafka tells beside errors of single records.
 fn log_start(failure: &Failure, topic: Option<&Topic>, index: i32) -> i64 {
-    if !matches!(
-        failure.code,
-        ErrorCode::InvalidRecord | ErrorCode::InvalidTimestamp
-    ) {
+    if failure.records.is_empty() && failure.code != ErrorCode::InvalidTimestamp {
         return -1;
     }
     usize::try_from(index)
