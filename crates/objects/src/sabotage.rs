@@ -90,7 +90,7 @@ fn panics_when(kind: crate::task::TaskKind) -> Option<&'static std::path::Path> 
 
 /// A task's work, which panics where a test asks for that.
 #[cfg(feature = "sabotage")]
-#[expect(clippy::panic, reason = "that is what it is for")]
+#[allow(clippy::panic, reason = "that is what it is for")]
 pub(crate) async fn in_task<F: Future>(kind: crate::task::TaskKind, work: F) -> F::Output {
     let Some(when) = panics_when(kind) else {
         return work.await;
@@ -116,7 +116,7 @@ pub(crate) fn in_task<F: Future>(_kind: crate::task::TaskKind, work: F) -> F {
 
 /// Panics where a test asks for that.
 #[cfg(feature = "sabotage")]
-#[expect(clippy::panic, reason = "that is what it is for")]
+#[allow(clippy::panic, reason = "that is what it is for")]
 pub(crate) fn in_blocking(kind: crate::task::TaskKind) {
     if panics_when(kind).is_some_and(std::path::Path::exists) {
         panic!("as a test asks for");

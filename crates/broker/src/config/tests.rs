@@ -456,7 +456,7 @@ fn described_topics_show_every_level() {
         ]
     );
     let all = describe_topic(&live, &Overrides::new(), None);
-    assert_eq!(all.len(), 33);
+    assert_eq!(all.len(), 34);
     let find = |name: &str| all.iter().find(|c| c.name == name).unwrap();
     assert_eq!(
         (find("retention.ms").value.as_deref(), find("retention.ms").source),
