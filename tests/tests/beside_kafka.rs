@@ -584,10 +584,16 @@ const VALUES: [&str; 20] = [
 ];
 
 /// What differs, and is meant to: option, and why.
-const MEANT: [(&str, &str); 1] = [(
-    "retention.bytes",
-    "Kafka takes any negative number, and all of them mean what -1 means",
-)];
+const MEANT: [(&str, &str); 2] = [
+    (
+        "retention.bytes",
+        "Kafka takes any negative number, and all of them mean what -1 means",
+    ),
+    (
+        "max.decompressed.message.bytes",
+        "Kafka has it from the version after 4.3 on",
+    ),
+];
 
 #[test]
 fn values_of_topic_configs_are_taken_and_refused_as_by_kafka() {

@@ -134,7 +134,8 @@ fn a_full_store_directory() {
     let options = Options::on(&scratch.join("broker"), Local::new(disk.path("store")))
         .sealing_often()
         .set("wal.unflushed.max.bytes", 8 << 20)
-        .set("message.max.bytes", 2 << 20);
+        .set("message.max.bytes", 2 << 20)
+        .set("produce.timeout.min.ms", 0);
     let mut broker = Broker::start(disk.under(options)).expect("a broker");
     connect(&broker).create_topic(TOPIC, 1, &[]).expect("a topic");
     let mut acknowledged = BTreeMap::new();

@@ -62,7 +62,7 @@ async fn health_follows_the_broker() {
     broker.shutdown().await;
     assert!(get(address, "/health/ready").await.contains("stopping"));
     assert!(get(address, "/health/live").await.contains("200 OK"));
-    let what = "wal/1".to_owned();
+    let what = "an fsync failed: wal/1".to_owned();
     fail.send_replace(Some(Failure::Fsync { what }));
     for page in ["/health/live", "/health/ready"] {
         let answer = get(address, page).await;

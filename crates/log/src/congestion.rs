@@ -2,16 +2,21 @@
 //!
 //! Puts that are sent together over a narrow link share it, and arrive together: sixteen objects of 8 MiB over 13 MB/s are
 //! all acknowledged after ten seconds, and none before. So what is in flight is bounded by what the store takes in a
-//! fraction of a second, and objects are made smaller with it. As long as commits are fast, neither bound is felt.
+//! fraction of a second, and objects are made smaller with it. A put that takes as long whatever else is on its way says
+//! nothing of the link: what counts is how much longer commits take than the fastest ones of late.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A commit that takes longer says that too much is in flight.
-const SLOW: Duration = Duration::from_millis(400);
-/// What is in flight then is cut to what the store takes in this time.
-const IN_FLIGHT: Duration = Duration::from_millis(300);
+/// A commit that takes so much longer than the fastest of late says that too much is in flight.
+const SLOWER: Duration = Duration::from_millis(100);
+/// What is in flight then is cut to what the store takes in the time of the fastest commit, and this.
+const SPARE: Duration = Duration::from_millis(50);
+/// The fastest commit is one of the last one or two of these.
+const OF_LATE: Duration = Duration::from_secs(3);
+/// Before anything was slow, the bound grows by this part of what is committed; afterwards by the other.
+const GROWTH: [usize; 2] = [2, 16];
 /// In flight before anything is known of the store: it grows quickly.
 const FIRST: usize = 4 << 20;
 /// Objects on their way at a time, at least, where their size can be chosen.
@@ -36,7 +41,27 @@ pub(crate) struct Congestion {
     rate: Option<f64>,
     measured_since: Instant,
     measured_bytes: usize,
-    reacted: Instant,
+    /// When the bound was last cut, if ever.
+    reacted: Option<Instant>,
+    fastest: Fastest,
+}
+
+/// The shortest time that a commit took of late.
+#[derive(Debug)]
+struct Fastest {
+    since: Instant,
+    now: Duration,
+    before: Duration,
+}
+
+impl Fastest {
+    fn note(&mut self, now: Instant, latency: Duration) -> Duration {
+        if now.saturating_duration_since(self.since) >= OF_LATE {
+            (self.since, self.before, self.now) = (now, self.now, Duration::MAX);
+        }
+        self.now = self.now.min(latency);
+        self.now.min(self.before)
+    }
 }
 
 impl Congestion {
@@ -51,7 +76,12 @@ impl Congestion {
             rate: None,
             measured_since: now,
             measured_bytes: 0,
-            reacted: now,
+            reacted: None,
+            fastest: Fastest {
+                since: now,
+                now: Duration::MAX,
+                before: Duration::MAX,
+            },
         }
     }
 
@@ -87,16 +117,19 @@ impl Congestion {
             self.rate = Some(self.rate.map_or(rate, |known| 0.5 * known + 0.5 * rate));
             (self.measured_since, self.measured_bytes) = (now, 0);
         }
-        let least = SMALLEST.min(self.flush_bytes).saturating_mul(2);
-        if latency <= SLOW {
-            // Grows with what is committed: twice as much after one turn of all that is in flight.
-            self.bound = self.bound.saturating_add(bytes / 2).min(self.most);
-        } else if let Some(rate) = self.rate
-            && now.saturating_duration_since(self.reacted) >= REACTION
-        {
-            self.reacted = now;
-            let takes = (rate * IN_FLIGHT.as_secs_f64()) as usize;
-            // A store whose every put is slow is not relieved by less: two objects stay on their way.
+        let fastest = self.fastest.note(now, latency);
+        if latency <= fastest.saturating_add(SLOWER) {
+            let part = GROWTH[usize::from(self.reacted.is_some())];
+            self.bound = self.bound.saturating_add(bytes / part).min(self.most);
+            return;
+        }
+        let due = self
+            .reacted
+            .is_none_or(|last| now.saturating_duration_since(last) >= REACTION);
+        if let Some(rate) = self.rate.filter(|_| due) {
+            self.reacted = Some(now);
+            let takes = (rate * (fastest + SPARE).as_secs_f64()) as usize;
+            let least = SMALLEST.min(self.flush_bytes).saturating_mul(2);
             self.bound = takes.max(least).min(self.bound.max(least)).min(self.most);
         }
     }
@@ -151,14 +184,22 @@ mod tests {
 
     #[test]
     fn commits_follow_one_another_over_a_narrow_link() {
-        for mb in [3.0, 6.0, 13.0, 25.0, 60.0, 200.0] {
+        // The narrowest passes the smallest object in a tenth of a second.
+        for (mb, pause) in [
+            (3.0, 400),
+            (6.0, 250),
+            (13.0, 250),
+            (25.0, 250),
+            (60.0, 250),
+            (200.0, 250),
+        ] {
             let link = Link {
                 bytes_per_second: mb * 1e6,
                 delay: Duration::from_millis(10),
             };
             let (rate, longest) = saturate(&link);
             assert!(
-                longest < Duration::from_millis(250),
+                longest < Duration::from_millis(pause),
                 "{mb} MB/s: a pause of {longest:?}"
             );
             assert!(rate > 0.95e6 * mb, "{mb} MB/s: only {rate} bytes a second");
@@ -185,17 +226,19 @@ mod tests {
     fn a_store_that_recovers_is_used_in_full_again() {
         let mut now = Instant::now();
         let mut congestion = Congestion::new(FLUSH, 16, now);
-        for _ in 0..50 {
-            congestion.sent(now, FLUSH);
-            now += Duration::from_secs(1);
-            congestion.committed(now, FLUSH, Duration::from_secs(1));
-        }
-        assert!(congestion.object_bytes() < FLUSH / 4);
-        for _ in 0..500 {
+        let mut commit = |congestion: &mut Congestion, took| {
             let size = congestion.object_bytes();
             congestion.sent(now, size);
-            now += Duration::from_millis(20);
-            congestion.committed(now, size, Duration::from_millis(20));
+            now += took;
+            congestion.committed(now, size, took);
+        };
+        for _ in 0..50 {
+            commit(&mut congestion, Duration::from_millis(20));
+            commit(&mut congestion, Duration::from_secs(1));
+        }
+        assert!(congestion.object_bytes() < FLUSH / 4);
+        for _ in 0..5_000 {
+            commit(&mut congestion, Duration::from_millis(20));
         }
         assert_eq!(congestion.object_bytes(), FLUSH);
         assert!(congestion.has_room(FLUSH));

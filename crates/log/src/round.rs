@@ -318,7 +318,7 @@ impl Keeper {
             });
         let uploads: Vec<_> = uploads.collect();
         let uploaded = futures::stream::iter(uploads).buffered(SEGMENTS_IN_FLIGHT);
-        let uploaded: Vec<_> = uploaded.filter_map(async |uploaded| uploaded).collect().await;
+        let uploaded: Vec<_> = uploaded.filter_map(std::future::ready).collect().await;
         for segment in uploaded {
             sealed.added.push(segment?);
         }

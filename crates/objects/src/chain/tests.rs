@@ -144,7 +144,7 @@ fn the_header_lies_as_its_page_says() {
     assert_eq!(&bytes[76..92], &[0; 16]);
     assert_eq!(&bytes[92..96], &crc32c::crc32c(&bytes[..92]).to_be_bytes());
     // A newer version, even with a right CRC.
-    for (at, value) in [(4, 2), (5, 7), (6, 1), (80, 1)] {
+    for (at, value) in [(4, 2), (5, 8), (6, 1), (80, 1)] {
         let mut newer = bytes.to_vec();
         newer[at] = value;
         let crc = crc32c::crc32c(&newer[..92]).to_be_bytes();
