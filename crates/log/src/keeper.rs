@@ -357,7 +357,8 @@ impl Keeper {
         let replacing = self.apply_replacements(self.round + 1).await?;
         // With nothing new to say the first checkpoint takes the estate's place all the same: then the chains before
         // this one can be swept.
-        if self.behind.is_empty() && !self.sweep_due {
+        // Nobody is behind either where the last partitions of WAL objects were deleted, and the objects are to go.
+        if self.behind.is_empty() && !self.sweep_due && cut.objects == 0 {
             self.settle_replacements();
             return Ok(false);
         }

@@ -238,3 +238,25 @@ async fn the_end_is_told_once_all_that_was_appended_lies_below_it() {
     let deleted = log.delete_records(vec![(Arc::clone(&partition), -1)]).await;
     assert_eq!(deleted, [Ok(last + 1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_of_deleted_topics_alone_goes_like_any_other() {
+    let env = Env::simulated(6, 1_700_000_000_000);
+    let bucket = slow_bucket(&env, Duration::from_millis(40));
+    let (log, _) = start(&env, &bucket, None, &[1]).await;
+    let id = spec(1, 0).id;
+    produce(&log, &log.partition(&id).unwrap(), 0, 300).await;
+    assert!(log.metrics().unsealed_bytes > 1 << 20, "several rounds are due");
+    log.drop_partition(id);
+    let mut swept = log.swept();
+    let gone = swept.wait_for(|topics| topics.contains(&id.topic));
+    let gone = tokio::time::timeout(Duration::from_secs(300), gone);
+    assert!(gone.await.is_ok(), "the topic's objects are still there");
+    let unsealed = async {
+        while log.metrics().unsealed_bytes > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let unsealed = tokio::time::timeout(Duration::from_secs(300), unsealed);
+    assert!(unsealed.await.is_ok(), "WAL objects without a partition stay");
+}
