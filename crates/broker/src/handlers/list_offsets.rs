@@ -23,6 +23,9 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// How long an answer waits for the store to say that this broker still leads.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for what is on its way to the store: much longer than a put takes. A store that takes nothing must
+/// not hold up those who only read.
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// First version of each special timestamp, in their order from -1.
 const SPECIAL_FROM: [i16; 6] = [1, 1, 7, 8, 9, 11];
@@ -123,7 +126,7 @@ async fn look_up(
         LATEST => {
             // A producer with acks=1 was told of records that are on their way: the end lies behind them, unless the
             // store takes nothing. A deposed leader must not tell an end that another has moved on from [R2].
-            let visible = tokio::time::timeout(PATIENCE, partition.wait_appended_visible());
+            let visible = tokio::time::timeout(VISIBLE_PATIENCE, partition.wait_appended_visible());
             let (visible, leads) = tokio::join!(visible, cx.broker.confirm_leading(PATIENCE));
             match visible {
                 Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower),
