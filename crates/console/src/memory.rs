@@ -36,7 +36,7 @@ pub(crate) fn page(page: &mut Page, broker: &Broker, groups: &GroupsReport) {
         ("partitions", log.partitions),
         (
             "metadata",
-            topics * TOPIC_BYTES + image.partition_count() as u64 * PARTITION_BYTES,
+            topics * TOPIC_BYTES + image.partition_count() * PARTITION_BYTES,
         ),
         (
             "groups",

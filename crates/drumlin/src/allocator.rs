@@ -28,13 +28,29 @@ pub fn give_memory_back_soon() {
     if std::env::var_os("_RJEM_MALLOC_CONF").is_some() {
         return;
     }
-    let set = || {
-        for (name, value) in SETTINGS {
-            name.name().write(value)?;
-        }
-        background_thread::write(true)
-    };
-    if let Err(error) = set() {
+    if let Err(error) = set_decay() {
         warn!(%error, "the allocator keeps its defaults: freed memory is given back later");
+    }
+}
+
+fn set_decay() -> tikv_jemalloc_ctl::Result<()> {
+    for (name, value) in SETTINGS {
+        name.name().write(value)?;
+    }
+    background_thread::write(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocator_takes_the_settings() {
+        set_decay().expect("the settings are known");
+        for (name, value) in SETTINGS {
+            let read: isize = name.name().read().expect("it can be read");
+            assert_eq!(read, value);
+        }
+        assert!(background_thread::read().expect("it can be read"));
     }
 }
