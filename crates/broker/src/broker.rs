@@ -195,6 +195,11 @@ impl Broker {
         (self.options.requests.used(), self.options.pinned.now())
     }
 
+    /// Bytes of all connections' read buffers.
+    pub fn read_buffer_bytes(&self) -> usize {
+        self.options.requests.buffer_bytes()
+    }
+
     /// A connection without a socket, through the first listener.
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);

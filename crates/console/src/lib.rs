@@ -4,6 +4,7 @@
 //! public view and from the counters of the crates below. It changes nothing.
 
 pub mod groups;
+mod memory;
 pub mod metrics;
 
 use std::io;

@@ -10,7 +10,7 @@ use drumlin_log::LogMetrics;
 use drumlin_objects::cache::BlockCache;
 use drumlin_objects::stats;
 
-use crate::groups;
+use crate::{groups, memory};
 
 /// Topics that have series of their own; the traffic of all others is added up under [`OTHERS`].
 const TOPICS: usize = 1_000;
@@ -80,6 +80,7 @@ pub async fn page(broker: &Broker) -> String {
     cache(&mut page, broker);
     store(&mut page, broker);
     groups::page(&mut page, broker, &report);
+    memory::page(&mut page, broker, &report);
     process(&mut page, broker);
     page.0
 }

@@ -36,6 +36,46 @@ async fn every_series_is_documented() {
     }
 }
 
+#[tokio::test]
+async fn every_part_of_memory_is_told_once_and_documented() {
+    let broker = broker().await;
+    let page = metrics::page(&broker).await;
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+    let docs = std::fs::read_to_string(docs).expect("the page");
+    let parts: Vec<(&str, u64)> = page
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("drumlin_memory_bytes{part=\"")?
+                .split_once("\"} ")
+        })
+        .map(|(part, bytes)| (part, bytes.parse().expect("a number")))
+        .collect();
+    let names: Vec<&str> = parts.iter().map(|(part, _)| *part).collect();
+    assert_eq!(
+        names,
+        [
+            "wal",
+            "blocks",
+            "block_reads",
+            "wal_read_back",
+            "requests",
+            "partitions",
+            "metadata",
+            "groups",
+            "program",
+            "allocator"
+        ]
+    );
+    for (part, _) in &parts {
+        assert!(
+            docs.contains(&format!("| `{part}` |")),
+            "{part} is not documented"
+        );
+    }
+    let program = parts.iter().find(|(part, _)| *part == "program");
+    assert!(program.is_some_and(|(_, bytes)| *bytes > 100_000), "{parts:?}");
+}
+
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -1,5 +1,6 @@
 //! The program: `drumlin serve` and the command-line tools beside it.
 
+mod allocator;
 mod args;
 mod catalog;
 mod check;

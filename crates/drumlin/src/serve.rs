@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
+use crate::allocator;
 use crate::args::Configuration;
 
 /// Runs the broker until it is told to stop, or cannot go on.
@@ -21,6 +22,7 @@ pub fn run(configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let (config, warnings) = configuration.load()?;
     start_logging(config.log_format);
     log_panics();
+    allocator::give_memory_back_soon();
     for warning in warnings {
         warn!("{warning}");
     }

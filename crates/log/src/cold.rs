@@ -77,6 +77,11 @@ impl Cold {
         }
     }
 
+    /// Bytes that are being read.
+    pub(crate) fn loading_bytes(&self) -> usize {
+        (self.budget_total - self.budget.available_permits().min(self.budget_total)) * 1024
+    }
+
     /// How far ahead a reader at `offset` may load, bytes.
     pub(crate) fn stream(&self, id: TopicPartition, offset: i64) -> usize {
         let streams = lock(&self.streams);
@@ -217,6 +222,7 @@ impl Cold {
             .await
             .map_err(Failure::of)?;
         drop(permit);
+        let whole = log.counters().blocks.track(whole);
         log.counters().add_cold(whole.len());
         let mut parts = Vec::with_capacity((blocks.end - blocks.start) as usize);
         let one_checksum = object.has_one_checksum();

@@ -55,7 +55,7 @@ pub use commit::{Commit, CommitError};
 pub use give_up::{GiveUpError, give_up};
 pub use layout::{SnapshotName, snapshot_prefix};
 pub use log::{AppendError, AppendOptions, Appended, DeleteRecordsError, Log, StartError};
-pub use metrics::LogMetrics;
+pub use metrics::{LogMemory, LogMetrics};
 pub use partition::{Partition, Waiter};
 pub use producers::{ActiveProducer, SequenceError};
 pub use read::{Read, ReadError, TimestampOffset};

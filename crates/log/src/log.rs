@@ -23,7 +23,7 @@ use crate::deletion::{Deleter, Deletions};
 use crate::hotcache::HotCache;
 use crate::keeper::Keeper;
 use crate::layout;
-use crate::metrics::{Counters, LogMetrics};
+use crate::metrics::{Counters, LogMemory, LogMetrics};
 use crate::object::WalObject;
 use crate::partition::Partition;
 use crate::producers::{SequenceError, Verdict};
@@ -564,6 +564,19 @@ impl Log {
         let pending = self.shared.deletions.pending();
         wal.counters
             .snapshot(wal.unflushed_bytes(), wal.unsealed().bytes, pending)
+    }
+
+    /// What the log's memory is used for.
+    pub fn memory(&self) -> LogMemory {
+        let counters = self.counters();
+        let partitions: usize = self.open_partitions().iter().map(|p| p.memory_bytes()).sum();
+        LogMemory {
+            arenas: self.shared.wal.arena_bytes() as u64,
+            blocks: counters.blocks.bytes() as u64,
+            loading: self.cold().loading_bytes() as u64,
+            read_back: counters.read_back.bytes() as u64,
+            partitions: partitions as u64,
+        }
     }
 
     /// Seals what is committed now, and returns when that is durable, and what it replaced is deleted where no grace

@@ -76,6 +76,15 @@ pub(crate) struct SegmentDetail {
     pub aborted: Vec<AbortedTransaction>,
 }
 
+impl SegmentDetail {
+    /// Memory of its lists, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.block_crcs.capacity() * size_of::<u32>()
+            + self.index.capacity() * size_of::<IndexEntry>()
+            + self.aborted.capacity() * size_of::<AbortedTransaction>()
+    }
+}
+
 impl Segment {
     pub(crate) fn key(&self, id: &TopicPartition) -> String {
         layout::segment_key(id, self.base_offset, self.epoch, self.incarnation, self.unique)

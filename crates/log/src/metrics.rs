@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use drumlin_objects::BufferCount;
+
 /// Upper bounds of the commit latency histogram, microseconds; one more bucket takes the rest.
 pub const LATENCY_BOUNDS_US: [u64; 14] = [
     250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 512_000, 1_000_000,
@@ -33,6 +35,25 @@ pub(crate) struct Counters {
     /// Percent.
     cleaner_dirty: AtomicU64,
     cleaner_damaged: AtomicU64,
+    /// Blocks of sealed data that came from the store.
+    pub blocks: BufferCount,
+    /// Parts of WAL objects that had left memory and were read again.
+    pub read_back: BufferCount,
+}
+
+/// What the log's memory is used for, in bytes. No byte is in two parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogMemory {
+    /// WAL objects: open, on their way, and kept for readers of the tail.
+    pub arenas: u64,
+    /// Blocks of sealed data that came from the store and are in memory, cached or referred to.
+    pub blocks: u64,
+    /// Reads of blocks that are on their way.
+    pub loading: u64,
+    /// Parts of WAL objects that had left memory and were read again, to be sealed or served.
+    pub read_back: u64,
+    /// What is known of partitions; an estimate.
+    pub partitions: u64,
 }
 
 /// A snapshot of the log's counters. Totals since start unless said otherwise.

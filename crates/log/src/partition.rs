@@ -22,6 +22,9 @@ use crate::types::{PartitionConfig, TopicPartition};
 /// Batches of a partition that are named in the log of the broker because they cannot be decoded.
 const MAX_UNDECODABLE_NOTED: usize = 100;
 
+/// What a partition takes beside its lists: the structures themselves, entries of tables, names; an estimate.
+const PARTITION_BYTES: usize = 1 << 10;
+
 /// Somebody who waits for data on any of several partitions.
 #[derive(Debug, Default)]
 pub struct Waiter(Notify);
@@ -192,6 +195,22 @@ impl Partition {
 
     pub(crate) fn forget_read_below(&self, log_start: i64) {
         self.lock_newest_read().retain(|(_, end), _| *end > log_start);
+    }
+
+    /// About how much memory is taken by what is known of the partition, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let inner = self.lock();
+        let sealed = &inner.sealed;
+        let details: usize = sealed
+            .segments()
+            .map(|segment| segment.detail.memory_bytes())
+            .sum();
+        PARTITION_BYTES
+            + inner.hot.capacity() * size_of::<Extent>()
+            + sealed.segments().count() * size_of::<Segment>()
+            + details
+            + sealed.spans.len() * size_of::<Span>()
+            + sealed.leaves.len() * size_of::<LeafPointer>()
     }
 
     /// Which partition this is.

@@ -273,6 +273,7 @@ impl Log {
             .load(self.bucket(), range.clone(), Reason::ColdRead)
             .await
             .map_err(Failure::of)?;
+        let bytes = self.counters().read_back.track(bytes);
         let bytes = match damaged(run, &bytes) {
             None => bytes,
             Some(_) => {
@@ -280,7 +281,7 @@ impl Log {
                 let again = object
                     .load_from_store(self.bucket(), range, Reason::ColdRead)
                     .await;
-                let again = again.map_err(Failure::of)?;
+                let again = self.counters().read_back.track(again.map_err(Failure::of)?);
                 if let Some(extent) = damaged(run, &again) {
                     rope.push(again.slice(..((extent.position - head.position) as usize).min(again.len())));
                     let (key, first, last) = (object.key(), extent.base_offset, extent.last_offset);

@@ -207,7 +207,8 @@ impl Wal {
         counters: Arc<Counters>,
     ) -> Arc<Self> {
         let room_total = (options.unflushed_max_bytes / ROOM_UNIT).clamp(1, u32::MAX as usize / 2);
-        let arena = 4 * (options.flush_bytes + FOOTER_ROOM);
+        // Two full objects: one that is still referred to keeps little beside it in memory.
+        let arena = 2 * (options.flush_bytes + FOOTER_ROOM);
         Arc::new(Self {
             env: env.clone(),
             bucket: bucket.clone(),
@@ -390,7 +391,7 @@ impl Wal {
         let keep = (buf.len() + footer + 64).next_multiple_of(ALIGNMENT);
         if keep < buf.capacity() {
             let rest = buf.split_off(keep);
-            open.arenas.give_back(rest, self.env.instant());
+            open.arenas.give_back(rest);
         }
         open.closed.push_back(Closed {
             buf,
@@ -704,6 +705,11 @@ impl Wal {
     pub(crate) fn release_memory(&self) {
         let now = self.env.instant();
         lock(&self.open).arenas.release_unused(now);
+    }
+
+    /// Memory of the arenas, bytes.
+    pub(crate) fn arena_bytes(&self) -> usize {
+        lock(&self.open).arenas.bytes()
     }
 
     pub(crate) async fn until_ended(&self) {

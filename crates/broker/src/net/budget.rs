@@ -26,6 +26,8 @@ struct Inner {
     permits: Arc<Semaphore>,
     units: usize,
     waiting: AtomicUsize,
+    /// Sizes of all read buffers, the free part included.
+    buffers: AtomicUsize,
 }
 
 impl RequestBudget {
@@ -36,6 +38,7 @@ impl RequestBudget {
             permits: Arc::new(Semaphore::new(units)),
             units,
             waiting: AtomicUsize::new(0),
+            buffers: AtomicUsize::new(0),
         };
         Self {
             inner: Arc::new(inner),
@@ -50,6 +53,11 @@ impl RequestBudget {
             * UNIT
     }
 
+    /// Bytes of all read buffers, what each connection has for free included.
+    pub fn buffer_bytes(&self) -> usize {
+        self.inner.buffers.load(Ordering::Relaxed)
+    }
+
     /// True while some connection waits for room.
     pub fn contended(&self) -> bool {
         self.inner.waiting.load(Ordering::Relaxed) > 0
@@ -61,6 +69,7 @@ impl RequestBudget {
             budget: self.clone(),
             permit: None,
             units: 0,
+            buffer: 0,
         }
     }
 }
@@ -71,6 +80,14 @@ pub struct Share {
     budget: RequestBudget,
     permit: Option<OwnedSemaphorePermit>,
     units: usize,
+    /// Size of the buffer, bytes.
+    buffer: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.note_buffer(0);
+    }
 }
 
 impl Share {
@@ -109,6 +126,14 @@ impl Share {
             none => *none = Some(got),
         }
         self.units = wanted;
+    }
+
+    /// Tells the size of the buffer as it is now, for the count of all.
+    pub fn note_buffer(&mut self, capacity: usize) {
+        let all = &self.budget.inner.buffers;
+        all.fetch_add(capacity, Ordering::Relaxed);
+        all.fetch_sub(self.buffer, Ordering::Relaxed);
+        self.buffer = capacity;
     }
 
     /// Gives back what a buffer of `capacity` bytes does not need. Never grows.

@@ -72,7 +72,8 @@ const SHORTEST: usize = 8;
 
 impl FrameReader {
     /// A reader of frames of at most `max_frame` bytes.
-    pub fn new(share: Share, max_frame: usize) -> Self {
+    pub fn new(mut share: Share, max_frame: usize) -> Self {
+        share.note_buffer(INITIAL);
         Self {
             buf: BytesMut::with_capacity(INITIAL),
             allocated: INITIAL,
@@ -260,6 +261,7 @@ impl FrameReader {
         self.allocated = fresh.capacity();
         self.buf = fresh;
         self.share.give_back(self.allocated);
+        self.share.note_buffer(self.allocated);
     }
 
     fn review(&mut self) {
@@ -359,9 +361,13 @@ mod tests {
         client.write_all(&frame(200_000, 7)).await.unwrap();
         reader.next(&mut server, None).await.unwrap();
         assert!(budget.used() > 0);
+        assert!(budget.buffer_bytes() >= 200_000);
         let end = reader.next(&mut server, Some(Duration::from_secs(60))).await;
         assert!(matches!(end, Err(ReadError::Idle)));
         assert_eq!((reader.allocated, budget.used()), (INITIAL, 0));
+        assert_eq!(budget.buffer_bytes(), INITIAL);
+        drop(reader);
+        assert_eq!(budget.buffer_bytes(), 0);
     }
 
     #[tokio::test]

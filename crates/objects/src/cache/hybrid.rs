@@ -9,7 +9,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use foyer::{
 use super::memory::MemoryBlockCache;
 use super::watch;
 use super::{BlockCache, CacheHint, CacheStats};
+use crate::memory::BufferCount;
 
 /// The largest file of the disk cache; also the unit of its eviction.
 const FILE_MAX: usize = 16 << 20;
@@ -64,6 +65,10 @@ struct Key {
 
 #[derive(Clone, Debug)]
 struct Value(Bytes);
+
+/// Blocks that came from the disk. The library decodes them where no cache is at hand, hence one count for all caches
+/// of the process.
+static FROM_DISK: LazyLock<BufferCount> = LazyLock::new(BufferCount::default);
 
 impl HybridBlockCache {
     /// In memory alone, for now.
@@ -229,6 +234,7 @@ impl BlockCache for HybridBlockCache {
             damaged: self.damaged.load(Ordering::Relaxed),
             inserts: self.inserts.load(Ordering::Relaxed),
             memory_bytes,
+            from_disk_bytes: FROM_DISK.bytes() as u64,
         }
     }
 
@@ -309,7 +315,7 @@ impl Code for Value {
     }
 
     fn decode(reader: &mut impl Read) -> foyer::Result<Self> {
-        Ok(Self(read_checked(reader)?.into()))
+        Ok(Self(FROM_DISK.track(read_checked(reader)?.into())))
     }
 
     fn estimated_size(&self) -> usize {

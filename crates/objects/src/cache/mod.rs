@@ -36,6 +36,9 @@ pub struct CacheStats {
     pub inserts: u64,
     /// Bytes held in memory.
     pub memory_bytes: u64,
+    /// Bytes of blocks in memory that came from the disk, as long as anybody refers to them; the others are their
+    /// reader's.
+    pub from_disk_bytes: u64,
 }
 
 /// A cache of blocks.
