@@ -6,7 +6,7 @@
 //! itself, and acknowledgements go on without a pause. Only at the hard limit, which nothing but a store that seals
 //! nothing at all can reach, appends wait for the next round.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
@@ -29,6 +29,22 @@ const ROUND_LEAST: u64 = 32;
 /// While the rate is not known, a round is this part of a whole one.
 const FIRST_ROUND: u64 = 8;
 
+/// One append that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The backlog of one log. All sizes in bytes.
 #[derive(Debug)]
 pub(crate) struct Backlog {
@@ -45,6 +61,8 @@ pub(crate) struct Backlog {
     sealing_rate: AtomicU64,
     /// Whoever holds this has the next turn; it says from when on.
     next_turn: Mutex<Instant>,
+    /// Appends that wait for their turn.
+    waiting: AtomicUsize,
     shrunk: Notify,
 }
 
@@ -60,6 +78,7 @@ impl Backlog {
             round,
             sealing_rate: AtomicU64::new(0),
             next_turn: Mutex::new(now),
+            waiting: AtomicUsize::new(0),
             shrunk: Notify::new(),
         }
     }
@@ -108,13 +127,16 @@ impl Backlog {
         }
     }
 
-    /// Whether an append of any size goes on at once.
-    pub(crate) fn is_short(&self) -> bool {
+    /// Whether an append of any size goes on at once. Not while others wait: what came first is appended first, or a
+    /// producer's second batch would be taken before its first.
+    pub(crate) fn is_open(&self) -> bool {
         self.unsealed.load(Ordering::Relaxed) <= self.soft.load(Ordering::Relaxed)
+            && self.waiting.load(Ordering::Relaxed) == 0
     }
 
     /// Waits until `bytes` more may be appended, first come, first served.
     pub(crate) async fn wait_turn(&self, bytes: usize) {
+        let _waiting = Waiting::begin(&self.waiting);
         let mut next_turn = self.next_turn.lock().await;
         loop {
             let shrunk = self.shrunk.notified();
@@ -223,6 +245,22 @@ mod tests {
         sealing.abort();
         assert!(longest < Duration::from_millis(250), "a pause of {longest:?}");
         assert!(most < 2048 * MIB, "{most} bytes unsealed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_passes_one_who_waits() {
+        let backlog = std::sync::Arc::new(backlog(2049 * MIB, 100 * MIB));
+        let waits = {
+            let backlog = std::sync::Arc::clone(&backlog);
+            tokio::spawn(async move { backlog.wait_turn(1).await })
+        };
+        tokio::task::yield_now().await;
+        // The backlog is gone, and the one who waits does not know yet.
+        backlog.note_unsealed(0);
+        assert!(!backlog.is_open());
+        backlog.note_round_end();
+        waits.await.unwrap();
+        assert!(backlog.is_open());
     }
 
     #[tokio::test(start_paused = true)]

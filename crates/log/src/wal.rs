@@ -261,7 +261,7 @@ impl Wal {
     /// Waits for room for `bytes`; what is returned is to be handed to [`Wal::push`], or back.
     pub(crate) async fn admit(&self, bytes: usize, deadline: Instant) -> Option<usize> {
         let permits = bytes.div_ceil(ROOM_UNIT).clamp(1, self.room_total);
-        if !self.backlog.is_short() {
+        if !self.backlog.is_open() {
             self.counters.add_throttled();
             let turn = self.backlog.wait_turn(bytes);
             tokio::time::timeout_at(deadline, turn).await.ok()?;
