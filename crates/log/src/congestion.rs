@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_wide_link_is_filled_whatever_its_delay() {
-        for delay in [5, 30, 100, 200] {
+        for delay in [5, 30, 100, 200, 500, 800] {
             let link = Link {
                 bytes_per_second: 1e9,
                 delay: Duration::from_millis(delay),

@@ -394,8 +394,11 @@ impl Keeper {
         self.covered = cut.below;
         self.round_committed();
         let objects = self.install(sealed, leaves, root_key, &cut);
-        wal.backlog
-            .note_sealed(cut.bytes, wal.env.instant().saturating_duration_since(began));
+        // The first round of a start has inherited data besides, which its bytes do not tell of.
+        if !self.sweep_due {
+            wal.backlog
+                .note_sealed(cut.bytes, wal.env.instant().saturating_duration_since(began));
+        }
         log.forget_cached(objects).await;
         self.settle_replacements();
         Ok(true)

@@ -32,7 +32,7 @@ const LOAD_BYTES: u64 = 8 << 20;
 /// Such reads on their way at a time.
 const LOADS_IN_FLIGHT: usize = 4;
 /// Segments of a partition that are read and written at a time.
-const SEGMENTS_IN_FLIGHT: usize = 2;
+pub(crate) const SEGMENTS_IN_FLIGHT: usize = 2;
 
 /// What a round does to one partition.
 pub(crate) struct Work {

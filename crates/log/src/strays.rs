@@ -22,6 +22,7 @@ use drumlin_objects::chain::CheckpointError;
 
 use crate::keeper::{KeepError, Keeper};
 use crate::log::KeeperHandle;
+use crate::round::SEGMENTS_IN_FLIGHT;
 
 /// On a remote store a put that failed here may still arrive there: the last upload of a failed round. What comes later
 /// than this, the next start finds.
@@ -78,9 +79,10 @@ impl Keeper {
             KeepError::Store(_)
             | KeepError::Read(_)
             | KeepError::Checkpoint(CheckpointError::NotCommitted { .. } | CheckpointError::Malformed) => {
-                // They are put one after the other.
+                // The last ones were on their way together.
                 let late = self.log.shared().wal.env.instant() + self.grace(STRAY_WAIT);
-                self.delete_at(late, uploads.pop().into_iter().collect());
+                let together = uploads.len().saturating_sub(SEGMENTS_IN_FLIGHT);
+                self.delete_at(late, uploads.split_off(together));
                 self.discard(uploads);
             }
             KeepError::Checkpoint(CheckpointError::NotAbove { .. } | CheckpointError::Ended(_)) => {

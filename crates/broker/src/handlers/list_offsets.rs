@@ -33,6 +33,7 @@ const SPECIAL_FROM: [i16; 6] = [1, 1, 7, 8, 9, 11];
 /// Looks up one offset for each partition.
 pub async fn handle(cx: &Cx, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let read_committed = request.isolation_level == 1;
+    wait_appended_visible(cx, &request).await;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let known = cx.broker.topics.by_name(&topic.name);
@@ -84,6 +85,25 @@ pub async fn handle(cx: &Cx, request: ListOffsetsRequest) -> ListOffsetsResponse
     }
 }
 
+/// Waits for what is on its way in all partitions whose end is asked for: a producer with acks=1 was told of it, and
+/// the end lies behind it, unless the store takes nothing. All of them wait for what was appended when the request came.
+async fn wait_appended_visible(cx: &Cx, request: &ListOffsetsRequest) {
+    let mut asked = Vec::new();
+    for topic in &request.topics {
+        let Some(known) = cx.broker.topics.by_name(&topic.name) else {
+            continue;
+        };
+        let ends = topic.partitions.iter().filter(|asked| asked.timestamp == LATEST);
+        asked.extend(ends.filter_map(|asked| {
+            let index = usize::try_from(asked.partition_index).ok()?;
+            known.partitions.get(index)?.clone()
+        }));
+    }
+    let waits = asked.iter().map(|partition| partition.wait_appended_visible());
+    // What fails here fails the proof of leadership, too, or the whole broker.
+    let _ = tokio::time::timeout(VISIBLE_PATIENCE, futures::future::join_all(waits)).await;
+}
+
 /// OFFSET_NOT_AVAILABLE came with version 5; before it, LEADER_NOT_AVAILABLE made clients try again.
 fn old_clients(cx: &Cx, code: ErrorCode) -> ErrorCode {
     match code {
@@ -124,15 +144,11 @@ async fn look_up(
     }
     Ok(match timestamp {
         LATEST => {
-            // A producer with acks=1 was told of records that are on their way: the end lies behind them, unless the
-            // store takes nothing. A deposed leader must not tell an end that another has moved on from [R2].
-            let visible = tokio::time::timeout(VISIBLE_PATIENCE, partition.wait_appended_visible());
-            let (visible, leads) = tokio::join!(visible, cx.broker.confirm_leading(PATIENCE));
-            match visible {
-                Ok(Err(_)) => Err(ErrorCode::NotLeaderOrFollower),
-                Ok(Ok(())) | Err(_) => leads,
-            }
-            .map_err(|code| old_clients(cx, code))?;
+            // A deposed leader must not tell an end that another has moved on from [R2].
+            cx.broker
+                .confirm_leading(PATIENCE)
+                .await
+                .map_err(|code| old_clients(cx, code))?;
             let end = if read_committed {
                 partition.last_stable_offset()
             } else {
