@@ -18,13 +18,13 @@ const EARLY: Duration = Duration::from_millis(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Rounds smaller than this say little about the rate of sealing: their requests cost more than their bytes.
 const MEASURABLE: u64 = 16 << 20;
-/// The rate of sealing is never taken for less than this part of a whole round a second,
+/// The rate of sealing is never taken for less than this part of a whole round a second.
 const SLOWEST: u64 = 2048;
-/// and for this part before anything was sealed.
+/// Before anything was sealed, the rate is taken for this part of a whole round a second.
 const UNKNOWN: u64 = 16;
-/// A round is cut at what is sealed in this time, seconds,
+/// A round is cut at what is sealed in this time, seconds.
 const ROUND_SECONDS: f64 = 2.0;
-/// but not below this part of a whole round: smaller rounds make smaller segments.
+/// No round is cut below this part of a whole one: smaller rounds make smaller segments.
 const ROUND_LEAST: u64 = 32;
 /// While the rate is not known, a round is this part of a whole one.
 const FIRST_ROUND: u64 = 8;

@@ -24,7 +24,7 @@ use crate::keeper::{KeepError, Keeper};
 use crate::log::KeeperHandle;
 use crate::round::SEGMENTS_IN_FLIGHT;
 
-/// On a remote store a put that failed here may still arrive there: the last upload of a failed round. What comes later
+/// On a remote store a put that failed here may still arrive there: the last uploads of a failed round. What comes later
 /// than this, the next start finds.
 const STRAY_WAIT: Duration = Duration::from_secs(60);
 

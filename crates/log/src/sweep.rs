@@ -157,7 +157,7 @@ impl Log {
         for leaf in &sealed.leaves {
             needed.insert(leaf.key.to_string());
             let table = self.cold().leaf_table(self, leaf).await;
-            // Only rounds replace leaves, and this follows one: what is not there now does not come back.
+            // Replaced leaves are deleted by the task that runs this, and by no other: none goes meanwhile.
             let table = table.map_err(|failure| failure.lost(&leaf.key))?;
             needed.extend(table.iter().map(|row| row.segment.key(&id)));
         }
